@@ -1,0 +1,90 @@
+"""Group commit: what arrives while one batch is on its way travels together in the next.
+
+The first item leaves at once; while its batch is being written, others gather. So a lone caller waits for nothing,
+and a thousand callers share one transaction. Nobody's cancellation takes another's item out of a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+from dure.errors import DureError
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Closed(DureError):
+    """The batcher was closed before the item left."""
+
+
+class Full(DureError):
+    """So many items wait already that a new one would wait too long."""
+
+
+class Batcher(Generic[Item, Answer]):
+    """Hands items to `write` in batches, in order; each `put` gets its own answer or the batch's exception."""
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        size: int = 500,
+        bound: int = 10_000,
+    ) -> None:
+        self._write = write
+        self._size = size
+        self._bound = bound
+        self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, item: Item) -> asyncio.Future[Answer]:
+        """Add an item; the future resolves when its batch is written. Raises Full or Closed at once."""
+        if self._closed:
+            raise Closed("closed")
+        if len(self._waiting) >= self._bound:
+            raise Full(f"{len(self._waiting)} wait already")
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._arrived.set()
+        return future
+
+    async def close(self) -> None:
+        """Write what waits, then end."""
+        self._closed = True
+        self._arrived.set()
+        if self._task is not None:
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
+            if not self._waiting:
+                self._arrived.clear()
+            if batch:
+                await self._flush(batch)
+            elif self._closed:
+                return
+            if self._closed:
+                self._arrived.set()
+
+    async def _flush(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._write([item for item, _ in batch])
+        except Exception as exc:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(exc)
+        else:
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)

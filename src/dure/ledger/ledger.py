@@ -1,0 +1,146 @@
+"""The ledger: jobs, tasks, workers and queues in SQL, on SQLite or PostgreSQL.
+
+Each call is one transaction. A database that is away, locked or full raises LedgerUnavailable, and nothing of the
+call is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dure.errors import LedgerUnavailable
+from dure.event import JobEvent
+from dure.job import Job, State
+from dure.ledger import reads, writes
+from dure.ledger.engine import connect
+from dure.ledger.migrate import migrate
+from dure.ledger.reads import JobFilter, Page
+from dure.node import Node, Running
+from dure.task import Task
+from dure.wire import Announcement, Heartbeat
+
+Answer = TypeVar("Answer")
+
+
+class Ledger:
+    """One database. `open` brings it to the present schema; `url` is `sqlite:///…` or `postgresql://…`."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self._engines = connect(url, pool_size)
+        self._queues: set[str] = set()
+
+    async def open(self) -> None:
+        async with _translated():
+            await migrate(self._engines.write)
+
+    async def close(self) -> None:
+        await self._engines.dispose()
+
+    async def ping(self) -> None:
+        async with self._reading() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def accept(self, batch: Sequence[tuple[Job, float]]) -> None:
+        """Insert new jobs, all or none. Each comes with the time from which the relay may publish it."""
+        async with self._writing() as connection:
+            await writes.insert_jobs(connection, batch)
+            await self._note_queues(connection, (job.queue for job, _ in batch if job.queue))
+
+    async def mark_queued(self, ids: Sequence[str], at: float) -> None:
+        async with self._writing() as connection:
+            await writes.mark_queued(connection, ids, at)
+
+    async def fail_accepted(self, job_id: str, reason: str, message: str, at: float) -> None:
+        async with self._writing() as connection:
+            await writes.fail_accepted(connection, job_id, reason, message, at)
+
+    async def claim_due(self, now: float, *, lease: float, limit: int) -> list[Job]:
+        async with self._writing() as connection:
+            return await writes.claim_due(connection, now, lease, limit)
+
+    async def record(
+        self,
+        events: Sequence[JobEvent],
+        announcements: Sequence[Announcement] = (),
+        heartbeats: Sequence[Heartbeat] = (),
+    ) -> list[Job]:
+        """Fold a batch of what happened; returns the jobs that changed."""
+        async with self._writing() as connection:
+            changed = await writes.fold_events(connection, events) if events else []
+            await writes.fold_heartbeats(connection, heartbeats)
+            await writes.upsert_workers(connection, [told.node for told in announcements])
+            await writes.upsert_tasks(connection, [task for told in announcements for task in told.tasks])
+            await self._note_queues(connection, (q for told in announcements for q in told.node.queues))
+        return changed
+
+    async def _note_queues(self, connection: AsyncConnection, names: Iterable[str]) -> None:
+        """Remember which are known already, so that most batches write none."""
+        unseen = set(names) - self._queues
+        if unseen:
+            await writes.insert_queues(connection, unseen)
+            self._queues |= unseen
+
+    async def job(self, job_id: str) -> Job | None:
+        return await self._read(lambda connection: reads.find_job(connection, job_id))
+
+    async def jobs(self, wanted: JobFilter, *, cursor: str | None = None, limit: int = 50) -> Page:
+        return await self._read(lambda connection: reads.list_jobs(connection, wanted, cursor, limit))
+
+    async def some_jobs(self, ids: Sequence[str]) -> dict[str, Job]:
+        return await self._read(lambda connection: reads.find_jobs(connection, ids))
+
+    async def tasks(self) -> list[Task]:
+        return await self._read(reads.list_tasks)
+
+    async def catalogue_version(self) -> tuple[int, float]:
+        return await self._read(reads.catalogue_version)
+
+    async def workers(self) -> list[Node]:
+        return await self._read(reads.list_workers)
+
+    async def running(self) -> dict[str, list[Running]]:
+        return await self._read(reads.running_jobs)
+
+    async def queues(self) -> list[str]:
+        return await self._read(reads.list_queues)
+
+    async def count_open(self) -> dict[State, int]:
+        return await self._read(reads.count_open)
+
+    async def _read(self, ask: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
+        async with self._reading() as connection:
+            return await ask(connection)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        async with _translated(), self._engines.read.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        async with _translated(), self._engines.write.begin() as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as exc:
+        raise LedgerUnavailable(_first_line(exc)) from exc
+    except DBAPIError as exc:
+        if exc.connection_invalidated:
+            raise LedgerUnavailable(_first_line(exc)) from exc
+        raise
+
+
+def _first_line(exc: Exception) -> str:
+    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig else exc
+    return str(cause).partition("\n")[0] or type(cause).__name__

@@ -1,0 +1,135 @@
+"""Every question put to the ledger."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Select, func, literal_column, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dure.errors import InvalidCursor
+from dure.job import Job, State
+from dure.ledger import rows
+from dure.ledger.tables import job_tags, jobs, queues, tasks, workers
+from dure.node import Node, Running
+from dure.task import Task
+
+_MAX_SEQ = 2**63 - 1
+
+
+class JobFilter(Struct, frozen=True, kw_only=True):
+    """What to list; None is everything. `since` is inclusive, `until` is not; `text` is looked for in arguments."""
+
+    state: State | None = None
+    task: str | None = None
+    queue: str | None = None
+    worker: str | None = None
+    tag: str | None = None
+    since: float | None = None
+    until: float | None = None
+    text: str | None = None
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """Jobs, newest first; `next` is the cursor of the page after, None on the last."""
+
+    jobs: tuple[Job, ...]
+    next: str | None
+
+
+async def find_job(connection: AsyncConnection, job_id: str) -> Job | None:
+    row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).mappings().first()
+    return None if row is None else rows.read_job(row)
+
+
+async def find_jobs(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Job]:
+    found = await connection.execute(select(jobs).where(jobs.c.id.in_(ids)))
+    return {row["id"]: rows.read_job(row) for row in found.mappings()}
+
+
+async def list_jobs(connection: AsyncConnection, wanted: JobFilter, cursor: str | None, limit: int) -> Page:
+    """One page. Rows that arrive meanwhile have a higher `seq`, so they move no later page."""
+    query = _filtered(select(jobs), wanted).order_by(jobs.c.seq.desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(jobs.c.seq < _read_cursor(cursor))
+    found = list((await connection.execute(query)).mappings())
+    more = len(found) > limit
+    page = found[:limit]
+    return Page(jobs=tuple(map(rows.read_job, page)), next=_cursor(page[-1]["seq"]) if more else None)
+
+
+def _filtered(query: Select[tuple[object, ...]], wanted: JobFilter) -> Select[tuple[object, ...]]:
+    where: list[ColumnElement[bool]] = []
+    if wanted.state is not None:
+        # Written into the statement, not bound: only so can the partial index be chosen.
+        where.append(jobs.c.state == literal_column(f"'{wanted.state.value}'"))
+        if wanted.state is not State.SUCCESS:
+            where.append(jobs.c.state != literal_column("'SUCCESS'"))
+    for column, value in ((jobs.c.task, wanted.task), (jobs.c.queue, wanted.queue), (jobs.c.worker, wanted.worker)):
+        if value is not None:
+            where.append(column == value)
+    if wanted.tag is not None:
+        where.append(jobs.c.id.in_(select(job_tags.c.job_id).where(job_tags.c.tag == wanted.tag)))
+    if wanted.since is not None:
+        where.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        where.append(jobs.c.created_at < wanted.until)
+    if wanted.text is not None:
+        columns = (jobs.c.args, jobs.c.kwargs, jobs.c.args_repr, jobs.c.kwargs_repr)
+        where.append(or_(*(column.icontains(wanted.text, autoescape=True) for column in columns)))
+    return query.where(*where)
+
+
+def _cursor(seq: int) -> str:
+    return base64.urlsafe_b64encode(seq.to_bytes(8)).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> int:
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        raise InvalidCursor(cursor) from None
+    seq = int.from_bytes(raw)
+    if len(raw) != 8 or seq > _MAX_SEQ:
+        raise InvalidCursor(cursor)
+    return seq
+
+
+async def list_tasks(connection: AsyncConnection) -> list[Task]:
+    found = await connection.execute(select(tasks).order_by(tasks.c.name))
+    return [rows.read_task(row) for row in found.mappings()]
+
+
+async def catalogue_version(connection: AsyncConnection) -> tuple[int, float]:
+    """Differs whenever a task was added or announced anew."""
+    row = (await connection.execute(select(func.count(), func.max(tasks.c.announced_at)).select_from(tasks))).one()
+    return int(row[0]), float(row[1] or 0)
+
+
+async def list_workers(connection: AsyncConnection) -> list[Node]:
+    found = await connection.execute(select(workers).order_by(workers.c.hostname))
+    return [rows.read_node(row) for row in found.mappings()]
+
+
+async def running_jobs(connection: AsyncConnection) -> dict[str, list[Running]]:
+    """What each worker runs now, by hostname."""
+    started = jobs.c.state == literal_column("'STARTED'")
+    open_ = jobs.c.state != literal_column("'SUCCESS'")
+    query = select(jobs.c.worker, jobs.c.id, jobs.c.task, jobs.c.started_at).where(started, open_).limit(10_000)
+    running: dict[str, list[Running]] = {}
+    for worker, job_id, task, started_at in await connection.execute(query):
+        if worker is not None:
+            running.setdefault(worker, []).append(Running(id=job_id, task=task, started_at=started_at))
+    return running
+
+
+async def list_queues(connection: AsyncConnection) -> list[str]:
+    return list(await connection.scalars(select(queues.c.name).order_by(queues.c.name)))
+
+
+async def count_open(connection: AsyncConnection) -> dict[State, int]:
+    """Jobs by state, of those that have not succeeded: the partial index holds no others."""
+    query = select(jobs.c.state, func.count()).where(jobs.c.state != literal_column("'SUCCESS'")).group_by(jobs.c.state)
+    return {State(state): count for state, count in await connection.execute(query)}

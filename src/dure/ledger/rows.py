@@ -1,0 +1,106 @@
+"""Values <-> rows. A row is a plain dict by column name; JSON columns hold text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping
+
+from dure.job import Job, JobError, State
+from dure.node import Node
+from dure.task import Task
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.decode
+
+# What folding may change of a row; the rest is as it was submitted.
+FOLDED = (
+    "state",
+    "reason",
+    "result",
+    "result_repr",
+    "error",
+    "attempt",
+    "attempts",
+    "worker",
+    "root_id",
+    "parent_id",
+    "group_id",
+    "queued_at",
+    "received_at",
+    "started_at",
+    "finished_at",
+    "changed_at",
+    "runtime",
+    # of jobs that plain Celery code sent:
+    "task",
+    "queue",
+    "args_repr",
+    "kwargs_repr",
+    "eta",
+    "created_at",
+)
+
+_JSON = ("args", "kwargs", "result", "error")
+
+
+def job_row(job: Job) -> dict[str, Any]:
+    row = {name: getattr(job, name) for name in Job.__struct_fields__}
+    for name in _JSON:
+        row[name] = None if row[name] is None else _encode(row[name]).decode()
+    row["tags"] = _encode(job.tags).decode() if job.tags else None
+    row["state"] = job.state.value
+    return row
+
+
+def folded_row(job: Job) -> dict[str, Any]:
+    row = job_row(job)
+    return {"key": job.id} | {name: row[name] for name in FOLDED}
+
+
+def read_job(row: RowMapping) -> Job:
+    fields = {name: row[name] for name in Job.__struct_fields__}
+    for name in ("args", "kwargs", "result"):
+        if fields[name] is not None:
+            fields[name] = _decode(fields[name])
+    if fields["error"] is not None:
+        fields["error"] = _decode(fields["error"], type=JobError)
+    fields["tags"] = _decode(fields["tags"], type=tuple[str, ...]) if fields["tags"] else ()
+    fields["state"] = State(fields["state"])
+    return Job(**fields)
+
+
+def task_row(task: Task) -> dict[str, Any]:
+    row = {name: getattr(task, name) for name in Task.__struct_fields__}
+    for name in ("arguments", "result"):
+        row[name] = None if row[name] is None else _encode(row[name]).decode()
+    row["positional"] = _encode(task.positional).decode()
+    return row
+
+
+def read_task(row: RowMapping) -> Task:
+    fields = dict(row)
+    for name in ("arguments", "result"):
+        if fields[name] is not None:
+            fields[name] = _decode(fields[name])
+    fields["positional"] = _decode(fields["positional"], type=tuple[str, ...])
+    fields["variadic"] = bool(fields["variadic"])
+    return Task(**fields)
+
+
+def node_row(node: Node) -> dict[str, Any]:
+    row = {name: getattr(node, name) for name in Node.__struct_fields__}
+    row["queues"] = _encode(node.queues).decode()
+    return row
+
+
+def read_node(row: RowMapping) -> Node:
+    fields = dict(row)
+    fields["queues"] = _decode(fields["queues"], type=tuple[str, ...])
+    fields["online"] = bool(fields["online"])
+    return Node(**fields)
+
+
+def encode_error(kind: str, message: str) -> str:
+    return _encode(JobError(type=kind, message=message)).decode()

@@ -1,0 +1,177 @@
+"""One object holds every setting: argument, then `DURE_*`, then `.env`, then `[tool.dure]`, then default."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
+
+from dure.errors import ConfigurationError, Problem
+from dure.url import file_url, scheme
+
+BROKERS = ("dure", "amqp", "amqps")
+LEDGERS = ("sqlite", "postgresql", "postgres")
+RESULTS = ("dure", "redis", "rediss")
+
+
+class Settings(BaseSettings):
+    """Every setting of Dure. `load()` reads them and reports all problems at once."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DURE_",
+        env_file=".env",
+        env_ignore_empty=True,
+        pyproject_toml_table_header=("tool", "dure"),
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    home: Path = Field(Path(".dure"), description="Folder of the embedded broker, ledger and results.")
+    broker_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("DURE_BROKER_URL", "CELERY_BROKER_URL"),
+        description="`amqp://…` for RabbitMQ. Unset: the embedded broker in `home`.",
+    )
+    ledger_url: str | None = Field(
+        None, description="`postgresql://…` or `sqlite:///…`. Unset: a SQLite file in `home`."
+    )
+    result_backend: str | None = Field(
+        None,
+        validation_alias=AliasChoices("DURE_RESULT_BACKEND", "CELERY_RESULT_BACKEND"),
+        description="Celery's result backend (`redis://…`), read for jobs that stock workers ran.",
+    )
+    host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that the gateway listens on; 0 takes a free one.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Bearer keys that the gateway accepts, comma-separated. Empty: no key is asked for."
+    )
+    insecure: bool = Field(False, description="Allow an address other than loopback without API keys.")
+    body_limit: int = Field(1_048_576, ge=1024, description="Largest request body, in bytes.")
+    default_queue: str = Field(
+        "celery", min_length=1, max_length=255, description="Queue of a task whose worker announced none."
+    )
+    queue_type: Literal["quorum", "classic"] = Field(
+        "quorum", description="Type of the queues that Dure creates on RabbitMQ."
+    )
+    result_limit: int = Field(
+        262_144, ge=0, description="Largest result, in bytes of JSON, that a worker puts in its event."
+    )
+    event_queue: str = Field(
+        "dure.events", min_length=1, max_length=255, description="Queue that the recorder reads events from."
+    )
+    event_limit: int = Field(
+        1_000_000, ge=1000, description="Most events kept for an absent recorder; past it the oldest go."
+    )
+    pool_size: int = Field(8, ge=2, le=200, description="Most connections to PostgreSQL, per process.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, PyprojectTomlConfigSettingsSource(settings_cls)
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return tuple(k.strip() for k in value.split(",") if k.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_are_long(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(k.get_secret_value()) < 16 for k in keys):
+            raise ValueError("each key needs at least 16 characters")
+        return keys
+
+    @field_validator("broker_url", "ledger_url", "result_backend")
+    @classmethod
+    def _known_scheme(cls, url: str | None, info: Any) -> str | None:
+        known = {"broker_url": BROKERS, "ledger_url": LEDGERS, "result_backend": RESULTS}[info.field_name]
+        if url is not None and scheme(url) not in known:
+            raise ValueError(f"scheme {scheme(url) or '(none)'!r} is not one of {', '.join(known)}")
+        return url
+
+    @property
+    def broker(self) -> str:
+        return self.broker_url or file_url("dure", self.home / "broker.db")
+
+    @property
+    def ledger(self) -> str:
+        return self.ledger_url or file_url("sqlite", self.home / "ledger.db")
+
+    @property
+    def results(self) -> str | None:
+        """The result backend to read: the embedded one beside an embedded broker, else only what was set."""
+        if self.result_backend is None and scheme(self.broker) == "dure":
+            return file_url("dure", self.home / "results.db")
+        return self.result_backend
+
+    @property
+    def is_loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def require_closed(self) -> None:
+        """Refuse an open gateway: raises ConfigurationError for a public address without keys."""
+        if not (self.is_loopback or self.api_keys or self.insecure):
+            raise ConfigurationError(
+                [
+                    Problem(
+                        "host",
+                        f"the gateway would listen on {self.host} for everyone, without a key",
+                        "set DURE_API_KEYS, or pass --insecure if something in front checks who calls",
+                    )
+                ]
+            )
+
+
+_REMEDIES = {
+    "broker_url": "use amqp://user:password@host:5672/vhost, or unset it for the embedded broker",
+    "ledger_url": "use postgresql://user:password@host/database, or unset it for SQLite in `home`",
+    "result_backend": "use redis://host:6379/0, or unset it",
+    "api_keys": "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+}
+
+
+def load(**arguments: Any) -> Settings:
+    """Read the settings; `arguments` that are None count as not given.
+
+    Raises ConfigurationError with every problem found, each with its remedy and without its secret value.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as exc:
+        raise ConfigurationError([_problem(error) for error in exc.errors()]) from None
+
+
+def _problem(error: Any) -> Problem:
+    name = _field(str(error["loc"][0])) if error["loc"] else "settings"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return Problem(name, message, _REMEDIES.get(name, f"set DURE_{name.upper()} to a fitting value, or unset it"))
+
+
+def _field(loc: str) -> str:
+    return {"CELERY_BROKER_URL": "broker_url", "CELERY_RESULT_BACKEND": "result_backend"}.get(
+        loc, loc.removeprefix("DURE_").lower()
+    )

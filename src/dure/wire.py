@@ -1,0 +1,299 @@
+"""Celery's wire <-> our values. Pure: no broker, no clock, no Celery.
+
+Task messages are Celery's protocol 2 (docs.celeryq.dev, Internals, "Message Protocol"), events are those of
+Celery's event reference ("Monitoring and Management Guide"), control messages are kombu's pidbox.
+
+Two headers are ours; Celery carries headers that it does not know through a retry. A stock worker ignores them.
+
+- `dure_retries`: how often a failed job is tried again.
+- `dure_attempt`: how many attempts the job had before this message.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dure.event import JobEvent
+from dure.job import Job, JobError, Reason, State
+from dure.node import Node
+from dure.task import Task
+
+EVENT_EXCHANGE = "celeryev"
+CONTROL_EXCHANGE = "celery.pidbox"
+REPLY_EXCHANGE = "reply.celery.pidbox"
+
+RETRIES_HEADER = "dure_retries"
+ATTEMPT_HEADER = "dure_attempt"
+
+_REPR_LIMIT = 1024
+_ORIGIN = f"dure@{os.getpid()}@{socket.gethostname()}"
+_NO_EMBED = msgspec.Raw(b'{"callbacks":null,"errbacks":null,"chain":null,"chord":null}')
+
+
+class Message(Struct, frozen=True):
+    """A message ready for a link: `body` is JSON in UTF-8."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+
+
+class Announcement(Struct, frozen=True, kw_only=True):
+    """What a worker told of itself in one `worker-tasks` event."""
+
+    node: Node
+    tasks: tuple[Task, ...]
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True):
+    """`worker-online`, `-heartbeat` or `-offline`."""
+
+    hostname: str
+    at: float
+    online: bool
+    started: bool
+    pid: int | None = None
+    software: str | None = None
+    processed: int | None = None
+
+
+WireEvent = JobEvent | Announcement | Heartbeat
+
+
+def task_message(job: Job) -> Message:
+    """The message that makes any Celery worker run the job."""
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": job.task,
+        "id": job.id,
+        "shadow": None,
+        "eta": None,
+        "expires": _iso(job.expires),
+        "group": job.group_id,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [job.time_limit, None],
+        "root_id": job.root_id or job.id,
+        "parent_id": job.parent_id,
+        "argsrepr": _shortened(job.args or []),
+        "kwargsrepr": _shortened(job.kwargs or {}),
+        "origin": _ORIGIN,
+        "ignore_result": False,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+    }
+    if job.retries:
+        headers[RETRIES_HEADER] = job.retries
+    properties: dict[str, Any] = {
+        "content_type": "application/json",
+        "content_encoding": "utf-8",
+        "correlation_id": job.id,
+        "delivery_mode": 2,
+    }
+    if job.priority is not None:
+        properties["priority"] = job.priority
+    body = msgspec.json.encode((job.args or [], job.kwargs or {}, _NO_EMBED))
+    return Message("", job.queue or "celery", body, headers, properties)
+
+
+def control_message(
+    method: str,
+    arguments: Mapping[str, Any],
+    *,
+    destination: list[str] | None = None,
+    reply_to: str | None = None,
+    ticket: str | None = None,
+    expires_at: float,
+) -> Message:
+    """A broadcast to workers; with `reply_to` (a routing key on REPLY_EXCHANGE) they answer."""
+    payload: dict[str, Any] = {
+        "method": method,
+        "arguments": dict(arguments),
+        "destination": destination,
+        "pattern": None,
+        "matcher": None,
+    }
+    if reply_to is not None:
+        payload |= {"ticket": ticket, "reply_to": {"exchange": REPLY_EXCHANGE, "routing_key": reply_to}}
+    return Message(
+        CONTROL_EXCHANGE,
+        "",
+        msgspec.json.encode(payload),
+        {"clock": 0, "expires": expires_at},
+        {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 1},
+    )
+
+
+def read_events(body: bytes) -> Iterator[WireEvent]:
+    """The events of one message; what Dure does not know, or cannot read, is passed over."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return
+    for fields in decoded if isinstance(decoded, list) else [decoded]:
+        if isinstance(fields, dict):
+            try:
+                event = _read(fields)
+            except (KeyError, TypeError, ValueError, msgspec.MsgspecError):
+                continue
+            if event is not None:
+                yield event
+
+
+def _read(fields: dict[str, Any]) -> WireEvent | None:
+    kind = fields["type"]
+    if kind.startswith("task-"):
+        return _job_event(kind.removeprefix("task-"), fields)
+    if kind == "worker-tasks":
+        return _announcement(fields)
+    if kind in ("worker-online", "worker-heartbeat", "worker-offline"):
+        return Heartbeat(
+            hostname=str(fields["hostname"]),
+            at=float(fields["timestamp"]),
+            online=kind != "worker-offline",
+            started=kind == "worker-online",
+            pid=fields.get("pid"),
+            software=_software(fields),
+            processed=fields.get("processed"),
+        )
+    return None
+
+
+def _job_event(kind: str, fields: dict[str, Any]) -> JobEvent | None:
+    outcome = _OUTCOMES.get(kind)
+    if outcome is None:
+        return None
+    retries = fields.get("retries")
+    known: dict[str, Any] = {
+        "job_id": str(fields["uuid"]),
+        "at": float(fields["timestamp"]),
+        "worker": None if kind == "sent" else fields.get("hostname"),
+        "attempt": None if kind == "sent" else int(fields.get("attempt") or 0),
+        "attempts": 0 if kind == "sent" else int(retries or 0) + 1,
+        "task": fields.get("name"),
+        "args_repr": fields.get("args"),
+        "kwargs_repr": fields.get("kwargs"),
+        "queue": fields.get("queue"),
+        "eta": _timestamp(fields.get("eta")),
+        "root_id": fields.get("root_id"),
+        "parent_id": fields.get("parent_id"),
+        "group_id": fields.get("group_id"),
+    }
+    return JobEvent(**known | outcome(fields))
+
+
+def _succeeded(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "state": State.SUCCESS,
+        "result": fields.get("value"),
+        "has_result": "value" in fields,
+        "result_repr": None if "value" in fields else fields.get("result"),
+        "runtime": fields.get("runtime"),
+    }
+
+
+def _failed(fields: dict[str, Any]) -> dict[str, Any]:
+    error = _error(fields)
+    return {"state": State.FAILURE, "error": error, "reason": fields.get("reason") or reason_of(error.type)}
+
+
+def _retried(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"state": State.RETRY, "error": _error(fields)}
+
+
+def _revoked(fields: dict[str, Any]) -> dict[str, Any]:
+    if fields.get("expired"):
+        return {"state": State.FAILURE, "reason": Reason.EXPIRED}
+    return {
+        "state": State.REVOKED,
+        "reason": Reason.TERMINATED if fields.get("terminated") else Reason.REVOKED,
+    }
+
+
+def _rejected(fields: dict[str, Any]) -> dict[str, Any]:
+    if fields.get("requeue"):
+        return {"state": State.QUEUED}
+    return {"state": State.FAILURE, "reason": Reason.REJECTED}
+
+
+_OUTCOMES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "sent": lambda fields: {"state": State.QUEUED},
+    "received": lambda fields: {"state": State.QUEUED, "delivery": True},
+    "started": lambda fields: {"state": State.STARTED},
+    "succeeded": _succeeded,
+    "failed": _failed,
+    "retried": _retried,
+    "revoked": _revoked,
+    "rejected": _rejected,
+}
+
+_REASONS = {
+    "NotRegistered": Reason.UNREGISTERED,
+    "WorkerLostError": Reason.WORKER_LOST,
+    "TimeLimitExceeded": Reason.TIME_LIMIT,
+    "SoftTimeLimitExceeded": Reason.TIME_LIMIT,
+    "EncodeError": Reason.UNSERIALIZABLE,
+}
+
+
+def reason_of(error_type: str) -> str:
+    return _REASONS.get(error_type.rpartition(".")[2], Reason.ERROR)
+
+
+def _error(fields: dict[str, Any]) -> JobError:
+    """Our worker's `error`; else what a stock event tells: the exception's repr and its traceback."""
+    error = fields.get("error")
+    if isinstance(error, dict):
+        return msgspec.convert(error, JobError)
+    text = str(fields.get("exception") or "")
+    kind, bracket, message = text.partition("(")
+    if not bracket:
+        kind, message = "Exception", text
+    return JobError(type=kind, message=message.removesuffix(")").strip(",'\""), traceback=fields.get("traceback"))
+
+
+def _announcement(fields: dict[str, Any]) -> Announcement:
+    hostname, at = str(fields["hostname"]), float(fields["timestamp"])
+    told = msgspec.convert(fields["tasks"], list[Task])
+    node = Node(
+        hostname=hostname,
+        pool=fields.get("pool"),
+        concurrency=fields.get("concurrency"),
+        queues=tuple(fields.get("queues") or ()),
+        software=_software(fields),
+        pid=fields.get("pid"),
+        heartbeat_at=at,
+    )
+    tasks = tuple(msgspec.structs.replace(t, announced_at=at, announced_by=hostname) for t in told)
+    return Announcement(node=node, tasks=tasks)
+
+
+def _software(fields: dict[str, Any]) -> str | None:
+    ident = fields.get("sw_ident")
+    return f"{ident} {fields.get('sw_ver', '')}".strip() if ident else None
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat()
+
+
+def _timestamp(iso: Any) -> float | None:
+    if not iso:
+        return None
+    at = datetime.fromisoformat(str(iso))
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def _shortened(value: Any) -> str:
+    text = repr(tuple(value) if isinstance(value, list) else value)
+    return text if len(text) <= _REPR_LIMIT else text[: _REPR_LIMIT - 3] + "..."
