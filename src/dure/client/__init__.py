@@ -1,0 +1,7 @@
+"""Submit jobs, look them up, wait for them."""
+
+from dure.client.dure import Dure
+from dure.client.handle import JobHandle
+from dure.client.submission import Submission
+
+__all__ = ["Dure", "JobHandle", "Submission"]

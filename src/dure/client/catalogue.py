@@ -1,0 +1,81 @@
+"""The tasks that workers have announced, held in memory and looked at again when the ledger's have changed."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import structlog
+
+from dure.client.arguments import ArgumentCheck
+from dure.errors import UnknownTask
+from dure.ledger import Ledger
+from dure.task import Task
+
+log = structlog.get_logger("dure")
+
+_FRESH_SECONDS = 1.0
+
+
+class Catalogue:
+    """What `find` answers is at most a second old; a name that is missing is looked for at once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._version: tuple[int, float] | None = None
+        self._looked_at = float("-inf")
+        self._tasks: dict[str, Task] = {}
+        self._checks: dict[str, ArgumentCheck] = {}
+
+    @property
+    def version(self) -> tuple[int, float] | None:
+        return self._version
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        return MappingProxyType(self._tasks)
+
+    async def refresh(self, *, now: bool = False) -> None:
+        if not now and time.monotonic() - self._looked_at < _FRESH_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        version = await self._ledger.catalogue_version()
+        if version != self._version:
+            self._tasks = {task.name: task for task in await self._ledger.tasks()}
+            self._checks = {}
+            self._version = version
+
+    async def find(self, name: str) -> Task | None:
+        await self.refresh()
+        if name not in self._tasks:
+            await self.refresh(now=True)
+        return self._tasks.get(name)
+
+    async def require(self, name: str) -> Task:
+        """Raises UnknownTask with the names nearest to this one."""
+        task = await self.find(name)
+        if task is None:
+            raise UnknownTask(name, _near(name, list(self._tasks)))
+        return task
+
+    def check(self, task: Task) -> ArgumentCheck:
+        if task.name not in self._checks:
+            self._checks[task.name] = _compiled(task)
+        return self._checks[task.name]
+
+
+def _compiled(task: Task) -> ArgumentCheck:
+    try:
+        return ArgumentCheck(task)
+    except ValueError as exc:
+        log.warning("a task's schema cannot be read; its arguments go unchecked", task=task.name, error=str(exc))
+        return ArgumentCheck(Task(name=task.name))
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """Close spellings, and the same function in another module."""
+    last = name.rpartition(".")[2]
+    same = [other for other in known if other.rpartition(".")[2] == last]
+    return list(dict.fromkeys([*difflib.get_close_matches(name, known, n=3), *same]))[:5]

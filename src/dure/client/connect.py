@@ -1,0 +1,21 @@
+"""The link that a broker URL asks for."""
+
+from __future__ import annotations
+
+from dure.client.embedded import EmbeddedLink
+from dure.client.rabbitmq import RabbitLink
+from dure.link import Link
+from dure.settings import Settings
+from dure.url import scheme
+
+
+def connect(settings: Settings) -> Link:
+    """A link that is not open yet."""
+    if scheme(settings.broker) == "dure":
+        return EmbeddedLink(settings.broker, event_queue=settings.event_queue, event_limit=settings.event_limit)
+    return RabbitLink(
+        settings.broker,
+        queue_type=settings.queue_type,
+        event_queue=settings.event_queue,
+        event_limit=settings.event_limit,
+    )

@@ -1,0 +1,52 @@
+"""What a submission gives back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from dure.errors import JobFailed, ResultTimeout
+from dure.job import Job, State
+
+if TYPE_CHECKING:
+    from dure.client.dure import Dure
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class JobHandle(Generic[R_co]):
+    """A submitted job; `R_co` is what its task returns."""
+
+    def __init__(self, dure: Dure, job: Job) -> None:
+        self._dure = dure
+        self._job = job
+
+    @property
+    def id(self) -> str:
+        return self._job.id
+
+    @property
+    def job(self) -> Job:
+        """The record as it was last seen; `refresh` looks again."""
+        return self._job
+
+    async def refresh(self) -> Job:
+        self._job = await self._dure.job(self.id)
+        return self._job
+
+    async def wait(self, timeout: float | None = None) -> Job:
+        """The record once the job has ended, however it ended. Raises ResultTimeout after `timeout` seconds."""
+        ended = await self._dure.waiting.wait(self._job, timeout)
+        if ended is None:
+            raise ResultTimeout(self.id, timeout or 0.0)
+        self._job = ended
+        return ended
+
+    async def result(self, timeout: float | None = None) -> R_co:
+        """What the task returned, as JSON has it. Raises JobFailed, or ResultTimeout after `timeout` seconds."""
+        ended = await self.wait(timeout)
+        if ended.state is not State.SUCCESS:
+            raise JobFailed(ended)
+        return cast(R_co, ended.result)
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self._job.task}[{self.id}] {self._job.state}>"

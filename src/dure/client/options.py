@@ -1,0 +1,84 @@
+"""The options of a submission, as a caller writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from dure.errors import FieldError, InvalidSubmission
+from dure.job import Options
+
+_YEARS_100 = 100 * 366 * 86_400.0
+
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+QueueName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class SubmitOptions(BaseModel):
+    """How the job is to be run; every option may be left out."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    queue: QueueName | None = Field(None, description="Queue to send to; else the one that the task's worker told.")
+    priority: int | None = Field(None, ge=0, le=9, description="0 to 9, higher first.")
+    delay: float | None = Field(None, ge=0, le=_YEARS_100, description="Seconds to wait before the job is queued.")
+    eta: datetime | None = Field(None, description="When the job is to be queued.")
+    expires: datetime | Annotated[float, Field(ge=0, le=_YEARS_100)] | None = Field(
+        None, description="When the job is not begun any more: a moment, or seconds from now."
+    )
+    retries: int | None = Field(None, ge=0, le=1000, description="How often a failed job is tried again.")
+    time_limit: float | None = Field(None, gt=0, le=_YEARS_100, description="Most seconds that one attempt may run.")
+    tags: list[Tag] = Field(default_factory=list, max_length=32, description="Words to find the job by.")
+
+    @field_validator("eta", "expires")
+    @classmethod
+    def _has_offset(cls, moment: datetime | float | None) -> datetime | float | None:
+        if isinstance(moment, datetime) and moment.tzinfo is None:
+            raise ValueError("a moment needs an offset, such as Z or +09:00")
+        return moment
+
+    @model_validator(mode="after")
+    def _one_start(self) -> SubmitOptions:
+        if self.delay is not None and self.eta is not None:
+            raise ValueError("delay and eta exclude each other")
+        return self
+
+    def at(self, now: float) -> Options:
+        """The options with every moment in seconds since the epoch."""
+        eta = None if self.delay is None else now + self.delay
+        if self.eta is not None:
+            eta = self.eta.timestamp()
+        expires = self.expires.timestamp() if isinstance(self.expires, datetime) else self.expires
+        if expires is not None and not isinstance(self.expires, datetime):
+            expires += now
+        return Options(
+            queue=self.queue,
+            priority=self.priority,
+            eta=eta,
+            expires=expires,
+            retries=self.retries,
+            time_limit=self.time_limit,
+            tags=tuple(dict.fromkeys(self.tags)),
+        )
+
+
+OPTION_NAMES = frozenset(SubmitOptions.model_fields)
+_NONE = SubmitOptions().at(0.0)
+
+
+def read_options(given: Mapping[str, Any], now: float) -> Options:
+    """Raises InvalidSubmission naming each wrong option."""
+    if not given:
+        return _NONE
+    try:
+        return SubmitOptions.model_validate(given).at(now)
+    except ValidationError as exc:
+        raise InvalidSubmission([_field_error(error) for error in exc.errors()]) from None
+
+
+def _field_error(error: Any) -> FieldError:
+    loc = tuple(part for part in error["loc"] if part not in ("datetime", "float"))
+    return FieldError(loc or ("options",), str(error["msg"]).removeprefix("Value error, "))

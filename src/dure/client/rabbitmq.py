@@ -1,0 +1,251 @@
+"""The link to RabbitMQ, on aiormq.
+
+One connection; one channel publishes, each feed has its own. A lost connection is opened again with a growing pause;
+until then every call raises LinkDown at once, so nobody waits for a broker that is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
+from uuid import uuid4
+
+import aiormq
+import structlog
+from aiormq.abc import AbstractChannel, AbstractConnection
+from aiormq.channel import Channel
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, PublishError
+from pamqp import commands as spec
+from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
+
+from dure.client.rabbitmq_feed import RabbitFeed
+from dure.client.replies import Replies
+from dure.errors import LinkDown, Unroutable
+from dure.link import EventFeed
+from dure.node import QueueDepth
+from dure.url import redact
+from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message, control_message
+
+log = structlog.get_logger("dure")
+
+_CONNECT_SECONDS = 10
+_CONFIRM_SECONDS = 15
+_LOST = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
+
+
+class RabbitLink:
+    """`queue_type` is the type of queues it creates; `event_queue` and `event_limit` describe the recorder's queue."""
+
+    def __init__(self, url: str, *, queue_type: str, event_queue: str, event_limit: int) -> None:
+        self.url = redact(url)
+        self._dsn = url
+        self._queue_type = queue_type
+        self._event_queue = event_queue
+        self._event_limit = event_limit
+        self._connection: AbstractConnection | None = None
+        self._publishing: Channel | None = None
+        self._declared: set[str] = set()
+        self._detail = "not connected yet"
+        self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        return self._publishing is not None and not self._publishing.is_closed
+
+    async def open(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_connected(), name="dure-rabbitmq")
+            await self._tried.wait()
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._disconnect()
+
+    async def ping(self) -> None:
+        async with self._channel():
+            pass
+
+    async def publish(self, messages: Sequence[Message]) -> Sequence[BaseException | None]:
+        channel = self._publishing
+        if channel is None or channel.is_closed:
+            return [self._down()] * len(messages)
+        return await asyncio.gather(*(self._publish(channel, message) for message in messages))
+
+    async def _publish(self, channel: Channel, message: Message) -> BaseException | None:
+        try:
+            await channel.basic_publish(
+                message.body,
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                properties=spec.Basic.Properties(headers=message.headers, **message.properties),
+                mandatory=message.exchange != CONTROL_EXCHANGE,
+                wait=False,
+                timeout=_CONFIRM_SECONDS,
+            )
+        except PublishError:
+            self._declared.discard(message.routing_key)
+            return Unroutable(message.routing_key)
+        except _LOST as exc:
+            return self._down(exc)
+        return None
+
+    async def declare_queue(self, name: str) -> None:
+        if name in self._declared:
+            return
+        if not (await self._depth(name)).exists:
+            async with self._channel() as channel:
+                await channel.queue_declare(name, durable=True, arguments={"x-queue-type": self._queue_type})
+        self._declared.add(name)
+
+    async def queues(self, names: Iterable[str]) -> Sequence[QueueDepth]:
+        return [await self._depth(name) for name in names]
+
+    async def _depth(self, name: str) -> QueueDepth:
+        async with self._channel() as channel:
+            try:
+                told = await channel.queue_declare(name, passive=True)
+            except ChannelNotFoundEntity:
+                return QueueDepth(name=name, exists=False)
+            except AMQPError as exc:
+                if channel.is_closed and self.connected:  # there, but exclusively another's
+                    log.debug("queue cannot be looked at", queue=name, error=str(exc))
+                    return QueueDepth(name=name)
+                raise
+        return QueueDepth(name=name, messages=told.message_count or 0, consumers=told.consumer_count or 0)
+
+    async def events(self, patterns: Sequence[str], *, durable: bool) -> EventFeed:
+        channel = await self._open_channel()
+        try:
+            await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
+            queue = self._event_queue if durable else ""
+            arguments = self._event_arguments() if durable else {}
+            told = await channel.queue_declare(queue, durable=durable, exclusive=not durable, arguments=arguments)
+            name = told.queue or queue
+            for pattern in patterns:
+                await channel.queue_bind(name, EVENT_EXCHANGE, routing_key=pattern)
+            feed = RabbitFeed(channel, self._down, acknowledges=durable)
+            await feed.start(name)
+        except _LOST as exc:
+            await _close(channel)
+            raise self._down(exc) from exc
+        return feed
+
+    def _event_arguments(self) -> dict[str, Any]:
+        """What the worker declares as well: whoever comes first creates the queue."""
+        return {
+            "x-queue-type": self._queue_type,
+            "x-max-length": self._event_limit,
+            "x-overflow": "drop-head",
+        }
+
+    async def broadcast(
+        self,
+        method: str,
+        arguments: Mapping[str, Any],
+        *,
+        destination: Sequence[str] | None = None,
+        timeout: float = 1.0,
+    ) -> Mapping[str, Any]:
+        ticket, route = str(uuid4()), str(uuid4())
+        wanted = list(destination) if destination is not None else None
+        message = control_message(
+            method,
+            arguments,
+            destination=wanted,
+            reply_to=route if timeout else None,
+            ticket=ticket,
+            expires_at=time.time() + max(timeout, 1.0),
+        )
+        async with self._channel() as channel:
+            try:
+                await channel.exchange_declare(CONTROL_EXCHANGE, passive=True)
+            except ChannelNotFoundEntity:
+                return {}  # no worker has ever listened here
+            if not timeout:
+                await self._publish(channel, message)
+                return {}
+            await channel.exchange_declare(REPLY_EXCHANGE, exchange_type="direct", durable=False)
+            queue = (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
+            await channel.queue_bind(queue, REPLY_EXCHANGE, routing_key=route)
+            replies = Replies(ticket, expected=None if wanted is None else len(wanted))
+
+            async def take(delivered: Any) -> None:
+                replies.take(delivered.header.properties.headers or {}, bytes(delivered.body))
+
+            await channel.basic_consume(queue, take, no_ack=True)
+            await self._publish(channel, message)
+            return await replies.collect(timeout)
+
+    async def _keep_connected(self) -> None:
+        async for attempt in AsyncRetrying(
+            wait=wait_random_exponential(multiplier=0.2, max=3), before_sleep=self._lost
+        ):
+            with attempt:
+                await self._connect()
+                attempt.retry_state.attempt_number = 1
+                if self._connection is not None:
+                    await self._connection.closing
+                raise ConnectionError("the connection was closed")
+
+    async def _connect(self) -> None:
+        await self._disconnect()
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            connection = await aiormq.connect(self._dsn)
+            self._connection = connection
+            self._declared.clear()
+            self._publishing = cast(Channel, await connection.channel(on_return_raises=True))
+        log.info("connected to the broker", broker=self.url)
+        self._tried.set()
+
+    def _lost(self, state: RetryCallState) -> None:
+        exc = state.outcome.exception() if state.outcome else None
+        self._detail = str(exc) or type(exc).__name__
+        self._publishing = None
+        self._tried.set()
+        log.warning("the broker is away", broker=self.url, error=self._detail)
+
+    async def _disconnect(self) -> None:
+        connection, self._connection, self._publishing = self._connection, None, None
+        if connection is not None:
+            with suppress(*_LOST):
+                async with asyncio.timeout(2):
+                    await connection.close()
+
+    async def _open_channel(self) -> AbstractChannel:
+        connection = self._connection
+        if connection is None or not self.connected:
+            raise self._down()
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                return await connection.channel()
+        except _LOST as exc:
+            raise self._down(exc) from exc
+
+    @asynccontextmanager
+    async def _channel(self) -> Any:
+        """A channel for one question: a broker's «no» closes it."""
+        channel = await self._open_channel()
+        try:
+            yield channel
+        except _LOST as exc:
+            raise self._down(exc) from exc
+        finally:
+            await _close(channel)
+
+    def _down(self, exc: BaseException | None = None) -> LinkDown:
+        return LinkDown(self.url, (str(exc) or type(exc).__name__) if exc is not None else self._detail)
+
+
+async def _close(channel: AbstractChannel) -> None:
+    if not channel.is_closed:
+        with suppress(*_LOST):
+            async with asyncio.timeout(2):
+                await channel.close()

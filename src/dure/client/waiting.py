@@ -1,0 +1,152 @@
+"""Waiting for jobs to end: pushed by the broker, and backed by the ledger.
+
+While anybody waits, one feed of closing events is open. An event that carries the result ends the wait at once; one
+that does not (a stock worker's) makes the ledger be asked often until the recorder has found the result. Events that
+never came, because the feed was cut or the job ended before it was open, are made up for by asking the ledger once a
+second about all who wait, in one query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+
+import structlog
+
+from dure.errors import LedgerUnavailable, LinkError
+from dure.event import JobEvent, fold
+from dure.job import Job, State
+from dure.ledger import Ledger
+from dure.link import EventFeed, Link
+from dure.wire import read_events
+
+log = structlog.get_logger("dure")
+
+CLOSING = ("task.succeeded", "task.failed", "task.revoked", "task.rejected", "task.multi")
+_ASK_SECONDS = 1.0
+_ASK_SOON_SECONDS = 0.02
+_SOON_SECONDS = 5.0
+_QUIET_SECONDS = 30.0
+
+
+class Waiting:
+    """Everybody who waits in this process. The feed is closed again after a quiet while."""
+
+    def __init__(self, link: Link, ledger: Ledger) -> None:
+        self._link = link
+        self._ledger = ledger
+        self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
+        self._known: dict[str, Job] = {}
+        self._soon: dict[str, float] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ready = asyncio.Event()
+        self._ask = asyncio.Event()
+
+    async def listen(self) -> None:
+        """Be ready before a job is submitted, so that a fast end is not missed; never waits long for a broker."""
+        if not self._tasks or any(task.done() for task in self._tasks):
+            await self.close()
+            self._tasks = [asyncio.create_task(self._read_feed()), asyncio.create_task(self._ask_ledger())]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._ready.wait()
+
+    async def wait(self, job: Job, timeout: float | None) -> Job | None:
+        """The job once it has ended, None when `timeout` seconds have passed; `job` is what is known of it."""
+        if job.state.final:
+            return job
+        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(job.id, set()).add(future)
+        self._known.setdefault(job.id, job)
+        try:
+            await self.listen()
+            self._ask.set()
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            self._forget(job.id, future)
+
+    async def close(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._ready.clear()
+
+    def _forget(self, job_id: str, future: asyncio.Future[Job]) -> None:
+        waiters = self._waiters.get(job_id, set())
+        waiters.discard(future)
+        if not waiters:
+            self._waiters.pop(job_id, None)
+            self._known.pop(job_id, None)
+            self._soon.pop(job_id, None)
+
+    def _ended(self, job: Job) -> None:
+        for future in self._waiters.get(job.id, ()):
+            if not future.done():
+                future.set_result(job)
+
+    async def _read_feed(self) -> None:
+        while True:
+            try:
+                feed = await self._link.events(CLOSING, durable=False)
+            except LinkError as exc:
+                log.debug("no events while the broker is away", error=str(exc))
+                self._ready.set()  # the ledger alone must do
+                await asyncio.sleep(1)
+                continue
+            self._ready.set()
+            try:
+                await self._push(feed)
+            except LinkError:
+                self._ready.clear()
+            finally:
+                await feed.close()
+
+    async def _push(self, feed: EventFeed) -> None:
+        while True:
+            for body in await feed.batch(500):
+                if self._waiters:
+                    for event in read_events(body):
+                        if isinstance(event, JobEvent) and event.job_id in self._waiters:
+                            self._take(event)
+
+    def _take(self, event: JobEvent) -> None:
+        if not event.state.final:
+            return
+        if event.state is State.SUCCESS and not event.has_result:
+            self._soon[event.job_id] = asyncio.get_running_loop().time() + _SOON_SECONDS
+            self._ask.set()
+        else:
+            self._ended(fold(self._known[event.job_id], event))
+
+    async def _ask_ledger(self) -> None:
+        idle = 0.0
+        while idle < _QUIET_SECONDS:
+            self._ask.clear()
+            if self._waiters:
+                idle = 0.0
+                with suppress(LedgerUnavailable):
+                    await self._look(list(self._waiters))
+            pause = _ASK_SOON_SECONDS if self._still_soon() else _ASK_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._ask.wait()
+            idle += pause
+        for task in self._tasks:
+            task.cancel()
+
+    def _still_soon(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        self._soon = {job_id: until for job_id, until in self._soon.items() if until > now}
+        return bool(self._soon)
+
+    async def _look(self, ids: Iterable[str]) -> None:
+        for job in (await self._ledger.some_jobs(list(ids))).values():
+            if job.state.final:
+                self._ended(job)
+            else:
+                self._known[job.id] = job
