@@ -87,6 +87,9 @@ class Ledger:
             await writes.insert_queues(connection, unseen)
             self._queues |= unseen
 
+    async def next_due(self) -> float:
+        return await self._read(reads.next_due)
+
     async def job(self, job_id: str) -> Job | None:
         return await self._read(lambda connection: reads.find_job(connection, job_id))
 

@@ -133,3 +133,9 @@ async def count_open(connection: AsyncConnection) -> dict[State, int]:
     """Jobs by state, of those that have not succeeded: the partial index holds no others."""
     query = select(jobs.c.state, func.count()).where(jobs.c.state != literal_column("'SUCCESS'")).group_by(jobs.c.state)
     return {State(state): count for state, count in await connection.execute(query)}
+
+
+async def next_due(connection: AsyncConnection) -> float:
+    """When the next row is due; infinite when none is."""
+    due_at = await connection.scalar(select(func.min(jobs.c.due_at)).where(jobs.c.due_at.is_not(None)))
+    return float("inf") if due_at is None else float(due_at)

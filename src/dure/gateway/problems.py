@@ -1,0 +1,131 @@
+"""Errors as RFC 9457 problem documents.
+
+Each `type` is a URN whose last word says what is wrong; docs/http.md lists them. A route class turns every DureError
+into its problem, so the same holds where the routes are mounted in somebody else's application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from functools import singledispatch
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from dure.errors import (
+    DureError,
+    FieldError,
+    InvalidCursor,
+    InvalidSubmission,
+    JobFailed,
+    LedgerUnavailable,
+    LinkError,
+    UnknownJob,
+    UnknownTask,
+)
+
+log = structlog.get_logger("dure")
+
+_URN = "urn:dure:problem:"
+_RETRY_AFTER = {"Retry-After": "1"}
+
+
+def problem(
+    status: int, kind: str, title: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+) -> Response:
+    body = {"type": _URN + kind, "title": title, "status": status, "detail": detail} | more
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/problem+json")
+
+
+class BodyProblem(DureError):
+    """The request's body cannot be used: 400, 413 or 415."""
+
+    def __init__(self, status: int, kind: str, title: str, detail: str) -> None:
+        self.status, self.kind, self.title, self.detail = status, kind, title, detail
+        super().__init__(detail)
+
+
+@singledispatch
+def answer(exc: Exception) -> Response:
+    """The problem document of an error."""
+    log.error("a request failed in a way that was not foreseen", error=repr(exc), exc_info=exc)
+    return problem(500, "internal", "Internal error", "the gateway failed; its log says more")
+
+
+@answer.register
+def _(exc: BodyProblem) -> Response:
+    return problem(exc.status, exc.kind, exc.title, exc.detail)
+
+
+@answer.register
+def _(exc: InvalidSubmission) -> Response:
+    return invalid(exc.errors)
+
+
+@answer.register
+def _(exc: RequestValidationError) -> Response:
+    return invalid([FieldError(tuple(e["loc"][1:]) or ("request",), str(e["msg"])) for e in exc.errors()])
+
+
+@answer.register
+def _(exc: InvalidCursor) -> Response:
+    return invalid([FieldError(("cursor",), str(exc))])
+
+
+def invalid(errors: Sequence[FieldError]) -> Response:
+    listed = [{"loc": list(error.loc), "message": error.message} for error in errors]
+    first = errors[0]
+    detail = f"{'.'.join(map(str, first.loc))}: {first.message}"
+    if len(errors) > 1:
+        detail += f" (and {len(errors) - 1} more)"
+    return problem(422, "invalid", "The request does not fit", detail, errors=listed)
+
+
+@answer.register
+def _(exc: UnknownTask) -> Response:
+    detail = f"{exc}. With ?force=true it is submitted by name all the same."
+    return problem(404, "unknown-task", "Unknown task", detail, near=list(exc.near))
+
+
+@answer.register
+def _(exc: UnknownJob) -> Response:
+    return problem(404, "unknown-job", "Unknown job", str(exc))
+
+
+@answer.register
+def _(exc: JobFailed) -> Response:
+    job = exc.job
+    return problem(
+        500, "job-failed", "The job failed", str(exc), job=job.id, state=job.state, reason=job.reason, error=job.error
+    )
+
+
+@answer.register
+def _(exc: LedgerUnavailable) -> Response:
+    log.warning("the ledger is away", error=exc.detail)
+    return problem(503, "ledger-unavailable", "The ledger cannot be used now", "try again soon", headers=_RETRY_AFTER)
+
+
+@answer.register
+def _(exc: LinkError) -> Response:
+    log.warning("the broker is away", error=str(exc))
+    return problem(503, "broker-unavailable", "The broker cannot be asked now", "try again soon", headers=_RETRY_AFTER)
+
+
+class ProblemRoute(APIRoute):
+    """A route whose errors are problem documents."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_or_answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except (DureError, RequestValidationError) as exc:
+                return answer(exc)
+
+        return handle_or_answer

@@ -1,0 +1,159 @@
+"""The shapes of answers, for the OpenAPI document; `render` makes them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from dure.job import State
+
+
+class ErrorRecord(BaseModel):
+    """What the task raised."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+    fingerprint: str | None = Field(None, description="Equal for errors of one type from one place in the code.")
+
+
+class JobRecord(BaseModel):  # type: ignore[no-redef]
+    """The whole record of a job."""
+
+    id: str
+    task: str | None
+    state: State
+    reason: str | None = Field(description="Why the job ended FAILURE or REVOKED, for machines.")
+    args: list[Any] | None
+    kwargs: dict[str, Any] | None
+    args_repr: str | None = Field(description="For jobs that plain Celery code sent: what its event told.")
+    kwargs_repr: str | None
+    result: Any
+    result_repr: str | None = Field(description="Where the value is not known: what Celery's event told.")
+    error: ErrorRecord | None
+    attempts: int
+    worker: str | None
+    queue: str | None
+    priority: int | None
+    retries: int | None
+    time_limit: float | None
+    tags: list[str]
+    origin: str = Field(description="`dure`, or `celery` for a job that plain Celery code sent.")
+    root_id: str | None
+    parent_id: str | None
+    group_id: str | None
+    created_at: datetime
+    eta: datetime | None
+    expires: datetime | None
+    queued_at: datetime | None
+    received_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    changed_at: datetime
+    runtime: float | None = Field(description="Seconds that the last attempt ran.")
+
+
+class JobPage(BaseModel):
+    jobs: list[JobRecord]
+    next: str | None = Field(description="Cursor of the next page; null on the last.")
+
+
+class JobList(BaseModel):
+    jobs: list[JobRecord]
+
+
+class ResultRecord(BaseModel):
+    id: str
+    state: State
+    result: Any
+    result_repr: str | None = None
+
+
+class PendingRecord(BaseModel):
+    id: str
+    state: State
+
+
+class TaskRecord(BaseModel):
+    name: str
+    doc: str | None
+    arguments: dict[str, Any] | None = Field(description="JSON schema of the named arguments.")
+    result: dict[str, Any] | None
+    queue: str | None
+    announced_at: datetime
+    announced_by: str | None
+
+
+class TaskList(BaseModel):
+    tasks: list[TaskRecord]
+
+
+class QueueRecord(BaseModel):
+    name: str
+    messages: int = Field(description="Messages that wait in it.")
+    consumers: int
+    exists: bool
+
+
+class QueueList(BaseModel):
+    queues: list[QueueRecord]
+
+
+class RunningRecord(BaseModel):
+    id: str
+    task: str | None
+    started_at: datetime | None
+
+
+class WorkerRecord(BaseModel):
+    hostname: str
+    online: bool
+    pool: str | None
+    concurrency: int | None
+    queues: list[str]
+    software: str | None
+    pid: int | None
+    processed: int | None
+    heartbeat_at: datetime
+    started_at: datetime | None
+    running: list[RunningRecord]
+
+
+class WorkerList(BaseModel):
+    workers: list[WorkerRecord]
+
+
+class HealthRecord(BaseModel):
+    ok: bool
+    detail: str
+
+
+class Readiness(BaseModel):
+    ready: bool
+    checks: dict[str, HealthRecord] = Field(description="Ledger, broker and each service, by name.")
+
+
+class Alive(BaseModel):
+    status: str
+
+
+class FieldProblem(BaseModel):
+    loc: list[str | int]
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457. `type` is `urn:dure:problem:` and a word that says what is wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = Field(None, description="Each wrong field, for 422.")
+    near: list[str] | None = Field(None, description="Tasks with a like name, for an unknown one.")
+    job: str | None = None
+    state: State | None = None
+    reason: str | None = None
+    error: ErrorRecord | None = None

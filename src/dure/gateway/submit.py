@@ -1,0 +1,106 @@
+"""What a request asks to submit: an envelope with `args`, `kwargs` and options, or the named arguments themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.datastructures import QueryParams
+
+from dure.client import Submission
+from dure.client.catalogue import Catalogue
+from dure.client.options import OPTION_NAMES
+from dure.errors import FieldError, InvalidSubmission
+
+ENVELOPE = OPTION_NAMES | {"args", "kwargs"}
+_QUERY = (OPTION_NAMES - {"tags"}) | {"tag", "force"}
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
+_LONGEST_WAIT = 60.0
+
+
+def preferred_wait(prefer: str | None) -> float | None:
+    """The seconds of `Prefer: wait=N` (RFC 7240), at most a minute."""
+    found = _WAIT.search(prefer or "")
+    return min(float(found[1]), _LONGEST_WAIT) if found else None
+
+
+async def read_submission(name: str, body: Any, query: QueryParams, catalogue: Catalogue) -> Submission:
+    """Raises InvalidSubmission for what does not even have the form of one."""
+    options, force = _from_query(query)
+    if body is None:
+        body = {}
+    if not isinstance(body, dict):
+        raise InvalidSubmission([FieldError(("body",), "must be an object")])
+    task = await catalogue.find(name)
+    parameters = catalogue.check(task).parameters if task is not None and task.arguments is not None else None
+    if _is_envelope(body, parameters):
+        return envelope(name, body, options, force=force)
+    return Submission(task=name, kwargs=body, options=options, force=force, named=True)
+
+
+def envelope(
+    name: str, body: Mapping[str, Any], options: Mapping[str, Any] | None = None, *, force: bool = False
+) -> Submission:
+    args, kwargs = body.get("args"), body.get("kwargs")
+    errors = [FieldError((key,), "is not a field of a submission") for key in body if key not in ENVELOPE]
+    if args is not None and not isinstance(args, list):
+        errors.append(FieldError(("args",), "must be a list"))
+    if kwargs is not None and not isinstance(kwargs, dict):
+        errors.append(FieldError(("kwargs",), "must be an object"))
+    if errors:
+        raise InvalidSubmission(errors)
+    beside = {key: value for key, value in body.items() if key in OPTION_NAMES}
+    return Submission(
+        task=name, args=args or (), kwargs=kwargs or {}, options={**beside, **(options or {})}, force=force
+    )
+
+
+def read_batch(body: Any, *, force: bool) -> list[Submission]:
+    """The submissions of `POST /api/v1/jobs`; every complaint begins with its place in the list."""
+    if not isinstance(body, list):
+        raise InvalidSubmission([FieldError(("body",), "must be a list of submissions")])
+    submissions, errors = [], []
+    for position, item in enumerate(body):
+        if not isinstance(item, dict) or not isinstance(item.get("task"), str):
+            errors.append(FieldError((position, "task"), "each submission names its task"))
+            continue
+        rest = {key: value for key, value in item.items() if key != "task"}
+        try:
+            submissions.append(envelope(item["task"], rest, force=force))
+        except InvalidSubmission as exc:
+            errors += placed(position, exc.errors)
+    if errors:
+        raise InvalidSubmission(errors)
+    return submissions
+
+
+def placed(position: int, errors: Sequence[FieldError]) -> list[FieldError]:
+    return [FieldError((position, *error.loc), error.message) for error in errors]
+
+
+def _is_envelope(body: Mapping[str, Any], parameters: frozenset[str] | None) -> bool:
+    if parameters is None:
+        return True
+    if {"args", "kwargs"} & body.keys() - parameters:
+        return True
+    return body.keys() <= ENVELOPE and not body.keys() & parameters
+
+
+def _from_query(query: QueryParams) -> tuple[dict[str, Any], bool]:
+    unknown = [key for key in query if key not in _QUERY]
+    if unknown:
+        raise InvalidSubmission([FieldError((key,), "is not an option of a submission") for key in unknown])
+    options: dict[str, Any] = {key: value for key, value in query.items() if key not in ("tag", "force")}
+    tags = query.getlist("tag")
+    if tags:
+        options["tags"] = tags
+    return options, is_true(query.get("force"))
+
+
+def is_true(value: str | None) -> bool:
+    if value is None or value.lower() in ("false", "0", "no"):
+        return False
+    if value.lower() in ("", "true", "1", "yes"):
+        return True
+    raise InvalidSubmission([FieldError(("force",), "must be true or false")])

@@ -1,0 +1,106 @@
+"""Knows the workers: switches on the events of stock ones, and asks each what it runs and listens to.
+
+Our own workers announce themselves, with schemas; the census asks those that are there already to do it again, once,
+when it starts. A stock `celery worker` says nothing but its heartbeat, so a hostname that has not announced itself is
+asked by remote control for its tasks, queues and pool, and told to send task events. It is asked again now and then,
+for a worker may have been restarted with other code under the same name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dure.ledger.ledger import Ledger
+from dure.link import Link
+from dure.node import Node
+from dure.service import Loop
+from dure.task import Task
+from dure.wire import Announcement
+
+_LOOK_SECONDS = 1.0
+_ASK_AGAIN_SECONDS = 60.0
+_REPLY_SECONDS = 2.0
+_ALIVE_SECONDS = 30.0
+OURS = "dure"
+
+
+class Census(Loop):
+    name = "census"
+
+    def __init__(self, ledger: Ledger, link: Link) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._link = link
+        self._asked: dict[str, tuple[float, float | None]] = {}
+
+    async def run(self) -> None:
+        await self._link.broadcast("dure_announce", {}, timeout=0)
+        while True:
+            strangers = self._strangers(await self._ledger.workers())
+            if strangers:
+                await self.ask(strangers)
+            self.alive()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def ask(self, hostnames: Sequence[str]) -> None:
+        """Switch these workers' events on and record what they tell of themselves."""
+        await self._link.broadcast("enable_events", {}, destination=hostnames, timeout=0)
+        stats, queues, tasks = await asyncio.gather(
+            *(
+                self._link.broadcast(method, {}, destination=hostnames, timeout=_REPLY_SECONDS)
+                for method in ("stats", "active_queues", "registered")
+            )
+        )
+        told = [_announcement(name, stats[name], queues.get(name), tasks.get(name)) for name in stats]
+        if told:
+            await self._ledger.record([], told)
+
+    def _strangers(self, nodes: Sequence[Node]) -> list[str]:
+        """Stock workers that are alive and were not asked lately, or were started since."""
+        now = time.time()
+        found = []
+        for node in nodes:
+            stock = not (node.software or "").startswith(f"{OURS} ")
+            if stock and node.online and now - node.heartbeat_at < _ALIVE_SECONDS:
+                asked_at, started_at = self._asked.get(node.hostname, (0.0, None))
+                if now - asked_at > _ASK_AGAIN_SECONDS or started_at != node.started_at:
+                    self._asked[node.hostname] = (now, node.started_at)
+                    found.append(node.hostname)
+        return found
+
+
+def _announcement(hostname: str, stats: Any, queues: Any, tasks: Any) -> Announcement:
+    stats = stats if isinstance(stats, Mapping) else {}
+    pool = stats.get("pool") or {}
+    now = time.time()
+    names = tuple(str(queue["name"]) for queue in queues or () if isinstance(queue, Mapping) and "name" in queue)
+    node = Node(
+        hostname=hostname,
+        pool=_pool_name(pool.get("implementation")),
+        concurrency=pool.get("max-concurrency"),
+        queues=names,
+        pid=stats.get("pid"),
+        heartbeat_at=now,
+    )
+    # `registered` answers names, some followed by options in brackets.
+    listed = tuple(
+        Task(name=str(task).partition(" [")[0], queue=_default_queue(names), announced_at=now, announced_by=hostname)
+        for task in tasks or ()
+    )
+    return Announcement(node=node, tasks=listed)
+
+
+def _pool_name(implementation: Any) -> str | None:
+    """`celery.concurrency.prefork:TaskPool` is `prefork`; a thread's module is called `thread`."""
+    if not isinstance(implementation, str):
+        return None
+    name = implementation.partition(":")[0].rpartition(".")[2]
+    return "threads" if name == "thread" else name
+
+
+def _default_queue(names: Sequence[str]) -> str | None:
+    """A stock worker tells no routes; one that listens to a single queue means that one."""
+    return names[0] if len(names) == 1 else None

@@ -1,0 +1,93 @@
+"""Folds events into the ledger: one transaction a batch, then the acknowledgement.
+
+A crash between the two repeats the batch, which changes nothing. Several recorders compete for the one queue; rows
+are locked while they fold. When the ledger is away the batch stays unacknowledged and the service starts again. A
+batch that the ledger refuses for what is in it is folded event by event, so that one bad event costs only itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+from msgspec import structs
+from prometheus_client import Counter
+from sqlalchemy.exc import SQLAlchemyError
+
+from dure.event import JobEvent
+from dure.job import State
+from dure.ledger.ledger import Ledger
+from dure.ledger.results import NoResults, ResultReader
+from dure.link import Link
+from dure.service import Loop
+from dure.wire import Announcement, Heartbeat, WireEvent, read_events
+
+log = structlog.get_logger("dure")
+
+PATTERNS = ("task.#", "worker.#")
+_BATCH = 1000
+
+EVENTS = Counter("dure_events_recorded_total", "Events folded into the ledger.")
+REFUSED = Counter("dure_events_refused_total", "Events that the ledger could not take.")
+
+
+class Recorder(Loop):
+    """`results` is asked for the values that stock workers do not put in their events."""
+
+    name = "recorder"
+
+    def __init__(self, ledger: Ledger, link: Link, results: ResultReader | None = None) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._link = link
+        self._results = results or NoResults()
+
+    async def run(self) -> None:
+        feed = await self._link.events(PATTERNS, durable=True)
+        try:
+            self.alive()
+            while True:
+                bodies = await feed.batch(_BATCH)
+                await self.record([event for body in bodies for event in read_events(body)])
+                await feed.ack()
+                self.alive()
+        finally:
+            await feed.close()
+
+    async def record(self, events: Sequence[WireEvent]) -> None:
+        job_events = await self._with_results([event for event in events if isinstance(event, JobEvent)])
+        announcements = [event for event in events if isinstance(event, Announcement)]
+        heartbeats = [event for event in events if isinstance(event, Heartbeat)]
+        try:
+            await self._ledger.record(job_events, announcements, heartbeats)
+        except (SQLAlchemyError, UnicodeError, OverflowError) as exc:
+            log.warning("a batch was refused; its events are folded one by one", error=_short(exc))
+            await self._one_by_one(job_events, announcements, heartbeats)
+        EVENTS.inc(len(events))
+
+    async def _one_by_one(
+        self, jobs: Sequence[JobEvent], told: Sequence[Announcement], beats: Sequence[Heartbeat]
+    ) -> None:
+        for single in [*(([e], [], []) for e in jobs), *(([], [a], []) for a in told), *(([], [], [b]) for b in beats)]:
+            try:
+                await self._ledger.record(*single)
+            except (SQLAlchemyError, UnicodeError, OverflowError) as exc:
+                REFUSED.inc()
+                log.warning("an event was refused", event=repr(single)[:500], error=_short(exc))
+
+    async def _with_results(self, events: Sequence[JobEvent]) -> list[JobEvent]:
+        """Give each success that came without its value the one in Celery's result backend."""
+        bare = [event.job_id for event in events if event.state is State.SUCCESS and not event.has_result]
+        if not bare:
+            return list(events)
+        found = await self._results.fetch(bare)
+        return [
+            structs.replace(event, result=found[event.job_id], has_result=True, result_repr=None)
+            if event.state is State.SUCCESS and not event.has_result and event.job_id in found
+            else event
+            for event in events
+        ]
+
+
+def _short(exc: Exception) -> str:
+    return str(exc).partition("\n")[0][:300]
