@@ -1,7 +1,8 @@
 """Group commit: what arrives while one batch is on its way travels together in the next.
 
 The first item leaves at once; while its batch is being written, others gather. So a lone caller waits for nothing,
-and a thousand callers share one transaction. Nobody's cancellation takes another's item out of a batch.
+and a thousand callers share one transaction. Nobody's cancellation takes another's item out of a batch. Where nobody
+waits for the answer, a batch may linger so that fewer and larger ones are written.
 """
 
 from __future__ import annotations
@@ -34,10 +35,12 @@ class Batcher(Generic[Item, Answer]):
         *,
         size: int = 500,
         bound: int = 10_000,
+        linger: float = 0.0,
     ) -> None:
         self._write = write
         self._size = size
         self._bound = bound
+        self._linger = linger
         self._waiting: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._arrived = asyncio.Event()
         self._closed = False
@@ -67,6 +70,8 @@ class Batcher(Generic[Item, Answer]):
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
+            if self._linger and not self._closed:
+                await asyncio.sleep(self._linger)
             batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             if not self._waiting:
                 self._arrived.clear()

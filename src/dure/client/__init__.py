@@ -3,5 +3,6 @@
 from dure.client.dure import Dure
 from dure.client.handle import JobHandle
 from dure.client.submission import Submission
+from dure.client.sync import SyncDure, SyncJobHandle
 
-__all__ = ["Dure", "JobHandle", "Submission"]
+__all__ = ["Dure", "JobHandle", "Submission", "SyncDure", "SyncJobHandle"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import time
 from collections.abc import Mapping, Sequence
@@ -17,15 +18,17 @@ from dure.task import Task
 log = structlog.get_logger("dure")
 
 _FRESH_SECONDS = 1.0
+_MISSING_SECONDS = 0.1
 
 
 class Catalogue:
-    """What `find` answers is at most a second old; a name that is missing is looked for at once."""
+    """What `find` answers is at most a second old; a name that is missing is looked for ten times a second."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._version: tuple[int, float] | None = None
         self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
         self._tasks: dict[str, Task] = {}
         self._checks: dict[str, ArgumentCheck] = {}
 
@@ -37,20 +40,24 @@ class Catalogue:
     def tasks(self) -> Mapping[str, Task]:
         return MappingProxyType(self._tasks)
 
-    async def refresh(self, *, now: bool = False) -> None:
-        if not now and time.monotonic() - self._looked_at < _FRESH_SECONDS:
+    async def refresh(self, within: float = _FRESH_SECONDS) -> None:
+        """Look again, unless that was done in the last `within` seconds; who comes meanwhile waits for the answer."""
+        if time.monotonic() - self._looked_at < within:
             return
-        self._looked_at = time.monotonic()
-        version = await self._ledger.catalogue_version()
-        if version != self._version:
-            self._tasks = {task.name: task for task in await self._ledger.tasks()}
-            self._checks = {}
-            self._version = version
+        async with self._looking:
+            if time.monotonic() - self._looked_at < within:
+                return
+            version = await self._ledger.catalogue_version()
+            if version != self._version:
+                self._tasks = {task.name: task for task in await self._ledger.tasks()}
+                self._checks = {}
+                self._version = version
+            self._looked_at = time.monotonic()
 
     async def find(self, name: str) -> Task | None:
         await self.refresh()
         if name not in self._tasks:
-            await self.refresh(now=True)
+            await self.refresh(_MISSING_SECONDS)
         return self._tasks.get(name)
 
     async def require(self, name: str) -> Task:

@@ -22,6 +22,8 @@ from dure.wire import task_message
 
 log = structlog.get_logger("dure")
 
+_LINGER_SECONDS = 0.02  # nobody waits for a row to say QUEUED
+
 
 class Publisher:
     """Publishes jobs whose rows are committed, and marks them QUEUED once the broker has confirmed."""
@@ -29,7 +31,9 @@ class Publisher:
     def __init__(self, link: Link, ledger: Ledger) -> None:
         self._link = link
         self._ledger = ledger
-        self._confirmed: Batcher[str, None] = Batcher(self._mark_queued, size=1000, bound=1_000_000)
+        self._confirmed: Batcher[str, None] = Batcher(
+            self._mark_queued, size=1000, bound=1_000_000, linger=_LINGER_SECONDS
+        )
         self._publishing: set[asyncio.Task[None]] = set()
 
     def start(self, jobs: Sequence[Job]) -> None:

@@ -17,11 +17,11 @@ import aiormq
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.channel import Channel
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity, PublishError
-from pamqp import commands as spec
+from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
 from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from dure.client.rabbitmq_feed import RabbitFeed
+from dure.client.rabbitmq_publish import publish_batch
 from dure.client.replies import Replies
 from dure.errors import LinkDown, Unroutable
 from dure.link import EventFeed
@@ -77,25 +77,17 @@ class RabbitLink:
         channel = self._publishing
         if channel is None or channel.is_closed:
             return [self._down()] * len(messages)
-        return await asyncio.gather(*(self._publish(channel, message) for message in messages))
-
-    async def _publish(self, channel: Channel, message: Message) -> BaseException | None:
         try:
-            await channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=spec.Basic.Properties(headers=message.headers, **message.properties),
-                mandatory=message.exchange != CONTROL_EXCHANGE,
-                wait=False,
-                timeout=_CONFIRM_SECONDS,
-            )
-        except PublishError:
-            self._declared.discard(message.routing_key)
-            return Unroutable(message.routing_key)
+            outcomes = await publish_batch(channel, messages, mandatory=True, timeout=_CONFIRM_SECONDS)
         except _LOST as exc:
-            return self._down(exc)
-        return None
+            return [self._down(exc)] * len(messages)
+        return [self._told(outcome) for outcome in outcomes]
+
+    def _told(self, outcome: BaseException | None) -> BaseException | None:
+        if isinstance(outcome, Unroutable):
+            self._declared.discard(outcome.queue)
+            return outcome
+        return None if outcome is None else self._down(outcome)
 
     async def declare_queue(self, name: str) -> None:
         if name in self._declared:
@@ -170,7 +162,7 @@ class RabbitLink:
             except ChannelNotFoundEntity:
                 return {}  # no worker has ever listened here
             if not timeout:
-                await self._publish(channel, message)
+                await publish_batch(channel, [message], mandatory=False, timeout=_CONFIRM_SECONDS)
                 return {}
             await channel.exchange_declare(REPLY_EXCHANGE, exchange_type="direct", durable=False)
             queue = (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
@@ -181,7 +173,7 @@ class RabbitLink:
                 replies.take(delivered.header.properties.headers or {}, bytes(delivered.body))
 
             await channel.basic_consume(queue, take, no_ack=True)
-            await self._publish(channel, message)
+            await publish_batch(channel, [message], mandatory=False, timeout=_CONFIRM_SECONDS)
             return await replies.collect(timeout)
 
     async def _keep_connected(self) -> None:

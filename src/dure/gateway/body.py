@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from dure.gateway.problems import BodyProblem
 
@@ -38,10 +39,13 @@ async def _read(request: Request, limit: int) -> bytes:
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     parts = bytearray()
-    async for part in request.stream():
-        parts += part
-        if len(parts) > limit:
-            raise _too_large(limit)
+    try:
+        async for part in request.stream():
+            parts += part
+            if len(parts) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect:
+        raise BodyProblem(400, "disconnected", "The caller went away", "the body was cut off") from None
     return bytes(parts)
 
 

@@ -9,7 +9,8 @@ from fastapi import Depends, Request
 from dure.client import Dure
 
 
-def get_dure(request: Request) -> Dure:
+async def get_dure(request: Request) -> Dure:
+    # A coroutine, though it awaits nothing: FastAPI would send a plain function through a thread.
     return cast(Dure, request.app.state.dure)
 
 

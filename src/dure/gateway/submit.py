@@ -27,7 +27,7 @@ def preferred_wait(prefer: str | None) -> float | None:
 
 async def read_submission(name: str, body: Any, query: QueryParams, catalogue: Catalogue) -> Submission:
     """Raises InvalidSubmission for what does not even have the form of one."""
-    options, force = _from_query(query)
+    options, force = _from_query(query) if query else ({}, False)
     if body is None:
         body = {}
     if not isinstance(body, dict):

@@ -43,7 +43,6 @@ def _postgresql(url: str, pool_size: int) -> Engines:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=True,
         connect_args={"connect_timeout": 5, "application_name": "dure"},
     )
     return Engines(engine, engine)

@@ -42,6 +42,26 @@ FOLDED = (
     "created_at",
 )
 
+# What a new row has; everything else is NULL.
+SUBMITTED = (
+    "id",
+    "task",
+    "state",
+    "args",
+    "kwargs",
+    "attempts",
+    "queue",
+    "priority",
+    "retries",
+    "time_limit",
+    "tags",
+    "origin",
+    "created_at",
+    "eta",
+    "expires",
+    "changed_at",
+)
+
 _JSON = ("args", "kwargs", "result", "error")
 
 
@@ -51,6 +71,16 @@ def job_row(job: Job) -> dict[str, Any]:
         row[name] = None if row[name] is None else _encode(row[name]).decode()
     row["tags"] = _encode(job.tags).decode() if job.tags else None
     row["state"] = job.state.value
+    return row
+
+
+def submitted_row(job: Job, due_at: float) -> dict[str, Any]:
+    row = {name: getattr(job, name) for name in SUBMITTED}
+    row["args"] = _encode(job.args).decode()
+    row["kwargs"] = _encode(job.kwargs).decode()
+    row["tags"] = _encode(job.tags).decode() if job.tags else None
+    row["state"] = job.state.value
+    row["due_at"] = due_at
     return row
 
 

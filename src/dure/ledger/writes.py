@@ -26,7 +26,7 @@ def _insert(connection: AsyncConnection, table: Any) -> Any:
 
 async def insert_jobs(connection: AsyncConnection, batch: Sequence[tuple[Job, float]]) -> None:
     """New rows; each comes with the time from which the relay may publish it."""
-    await connection.execute(jobs.insert(), [rows.job_row(job) | {"due_at": due_at} for job, due_at in batch])
+    await connection.execute(jobs.insert(), [rows.submitted_row(job, due_at) for job, due_at in batch])
     tags = [{"job_id": job.id, "tag": tag} for job, _ in batch for tag in dict.fromkeys(job.tags)]
     if tags:
         await connection.execute(job_tags.insert(), tags)

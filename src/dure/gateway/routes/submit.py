@@ -10,14 +10,14 @@ from dure.client.submission import make_job
 from dure.errors import FieldError, InvalidSubmission, UnknownTask
 from dure.gateway.body import read_json
 from dure.gateway.dependency import DureDep
-from dure.gateway.problems import ProblemRoute
+from dure.gateway.problems import LeanRoute
 from dure.gateway.render import job_view, json_response
 from dure.gateway.results import result_response
 from dure.gateway.schemas import JobList, JobRecord, Problem
-from dure.gateway.submit import placed, preferred_wait, read_batch, read_submission
+from dure.gateway.submit import is_true, placed, preferred_wait, read_batch, read_submission
 from dure.job import Job
 
-router = APIRouter(route_class=ProblemRoute, tags=["submit"])
+router = APIRouter(route_class=LeanRoute, tags=["submit"])
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is not JSON"},
@@ -104,6 +104,7 @@ async def submit_many(
     force: Annotated[bool, Query(description="Submit tasks that no worker has announced too.")] = False,
 ) -> Response:
     """Commits all rows or none."""
+    force = is_true(request.query_params.get("force"))
     submissions = read_batch(await read_json(request, dure.settings.body_limit), force=force)
     jobs, errors = [], []
     for position, submission in enumerate(submissions):
