@@ -7,6 +7,7 @@ after a pause that grows to five seconds, and says so in its health until it has
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from msgspec import Struct
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 log = structlog.get_logger("dure")
+
+_A_WHILE = 10.0  # seconds of work after which the pause is short again
 
 
 class Health(Struct, frozen=True):
@@ -38,6 +41,7 @@ class Loop:
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
         self._health = Health(False, "not started")
+        self._attempt: RetryCallState | None = None
 
     async def run(self) -> None:
         raise NotImplementedError
@@ -45,6 +49,8 @@ class Loop:
     def alive(self) -> None:
         if not self._health.ok:
             self._health = Health(True)
+            if self._attempt is not None:
+                self._attempt.attempt_number = 1  # the next failure pauses as little as the first
 
     def health(self) -> Health:
         return self._health
@@ -69,7 +75,13 @@ class Loop:
             before_sleep=self._failed,
         ):
             with attempt:
-                await self.run()
+                began = time.monotonic()
+                try:
+                    await self.run()
+                finally:
+                    if time.monotonic() - began > _A_WHILE:
+                        attempt.retry_state.attempt_number = 1
+                raise RuntimeError("ended on its own")
 
     def _failed(self, state: RetryCallState) -> None:
         exc = state.outcome.exception() if state.outcome else None

@@ -34,17 +34,17 @@ class ArgumentCheck:
             return
         positional = self._task.positional
         bound = {**kwargs, **dict(zip(positional, args, strict=False))}
-        if not (self._validator.is_valid(bound) and len(bound) == len(kwargs) + min(len(args), len(positional))):
-            errors = self._errors(bound, args, kwargs, named)
-            if errors:
-                raise InvalidSubmission(errors)
-        if len(args) > len(positional) and not self._task.variadic:
-            raise InvalidSubmission(
-                [
-                    FieldError(("args", position), f"{self._task.name} takes {len(positional)} positional arguments")
-                    for position in range(len(positional), len(args))
-                ]
-            )
+        surplus = 0 if self._task.variadic else len(args) - len(positional)
+        if surplus > 0 or len(bound) < len(kwargs) + min(len(args), len(positional)) or not self._fits(bound):
+            errors = self._errors(bound, args, kwargs, named) + [
+                FieldError(("args", position), f"{self._task.name} takes {len(positional)} positional arguments")
+                for position in range(len(positional), len(positional) + surplus)
+            ]
+            raise InvalidSubmission(errors)
+
+    def _fits(self, bound: Mapping[str, Any]) -> bool:
+        assert self._validator is not None  # noqa: S101 - `check` has looked
+        return self._validator.is_valid(bound)
 
     def _errors(
         self, bound: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any], named: bool

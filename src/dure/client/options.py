@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dure.errors import FieldError, InvalidSubmission
 from dure.job import Options
 
 _YEARS_100 = 100 * 366 * 86_400.0
+_NUMBER = re.compile(r"[+-]?[\d._]*(e[+-]?\d+)?", re.IGNORECASE)
 
+
+def _written(moment: Any) -> Any:
+    """A number is no moment: pydantic would take it for seconds since 1970."""
+    if isinstance(moment, str) and not _NUMBER.fullmatch(moment.strip()):
+        return moment
+    if isinstance(moment, datetime):
+        return moment
+    raise ValueError("a moment is written like 2027-01-15T08:00:00Z")
+
+
+def _fits_amqp(name: str) -> str:
+    if len(name.encode()) > 255:
+        raise ValueError("a queue's name has at most 255 bytes")
+    return name
+
+
+Moment = Annotated[datetime, BeforeValidator(_written)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
-QueueName = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
+QueueName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$"),
+    AfterValidator(_fits_amqp),
+]
 
 
 class SubmitOptions(BaseModel):
@@ -25,8 +58,8 @@ class SubmitOptions(BaseModel):
     queue: QueueName | None = Field(None, description="Queue to send to; else the one that the task's worker told.")
     priority: int | None = Field(None, ge=0, le=9, description="0 to 9, higher first.")
     delay: float | None = Field(None, ge=0, le=_YEARS_100, description="Seconds to wait before the job is queued.")
-    eta: datetime | None = Field(None, description="When the job is to be queued.")
-    expires: datetime | Annotated[float, Field(ge=0, le=_YEARS_100)] | None = Field(
+    eta: Moment | None = Field(None, description="When the job is to be queued.")
+    expires: Moment | Annotated[float, Field(ge=0, le=_YEARS_100)] | None = Field(
         None, description="When the job is not begun any more: a moment, or seconds from now."
     )
     retries: int | None = Field(None, ge=0, le=1000, description="How often a failed job is tried again.")
@@ -80,5 +113,5 @@ def read_options(given: Mapping[str, Any], now: float) -> Options:
 
 
 def _field_error(error: Any) -> FieldError:
-    loc = tuple(part for part in error["loc"] if part not in ("datetime", "float"))
+    loc = tuple(error["loc"]) if error["loc"][:1] == ("tags",) else tuple(error["loc"][:1])
     return FieldError(loc or ("options",), str(error["msg"]).removeprefix("Value error, "))

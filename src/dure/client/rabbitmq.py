@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiormq
@@ -33,6 +34,7 @@ log = structlog.get_logger("dure")
 
 _CONNECT_SECONDS = 10
 _CONFIRM_SECONDS = 15
+_HEARTBEAT_SECONDS = 10
 _LOST = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
 
 
@@ -190,7 +192,7 @@ class RabbitLink:
     async def _connect(self) -> None:
         await self._disconnect()
         async with asyncio.timeout(_CONNECT_SECONDS):
-            connection = await aiormq.connect(self._dsn)
+            connection = await aiormq.connect(_with_heartbeat(self._dsn))
             self._connection = connection
             self._declared.clear()
             self._publishing = cast(Channel, await connection.channel(on_return_raises=True))
@@ -234,6 +236,14 @@ class RabbitLink:
 
     def _down(self, exc: BaseException | None = None) -> LinkDown:
         return LinkDown(self.url, (str(exc) or type(exc).__name__) if exc is not None else self._detail)
+
+
+def _with_heartbeat(url: str) -> str:
+    """aiormq gives a silent peer up after three heartbeats; its default of 60 s is long for those who wait."""
+    query = urlsplit(url).query
+    if "heartbeat=" in query:
+        return url
+    return f"{url}{'&' if query else '?'}heartbeat={_HEARTBEAT_SECONDS}"
 
 
 async def _close(channel: AbstractChannel) -> None:

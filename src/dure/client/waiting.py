@@ -9,10 +9,12 @@ second about all who wait, in one query.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from dure.errors import LedgerUnavailable, LinkError
 from dure.event import JobEvent, fold
@@ -45,8 +47,7 @@ class Waiting:
 
     async def listen(self) -> None:
         """Be ready before a job is submitted, so that a fast end is not missed; never waits long for a broker."""
-        if not self._tasks or any(task.done() for task in self._tasks):
-            await self.close()
+        if not self._tasks:
             self._tasks = [asyncio.create_task(self._read_feed()), asyncio.create_task(self._ask_ledger())]
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
@@ -70,11 +71,15 @@ class Waiting:
             self._forget(job.id, future)
 
     async def close(self) -> None:
+        await asyncio.gather(*self._stop(), return_exceptions=True)
+
+    def _stop(self) -> list[asyncio.Task[None]]:
+        """From here on the next `listen` begins anew; what is stopped needs no one to wait for it."""
         tasks, self._tasks = self._tasks, []
+        self._ready.clear()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._ready.clear()
+        return tasks
 
     def _forget(self, job_id: str, future: asyncio.Future[Job]) -> None:
         waiters = self._waiters.get(job_id, set())
@@ -93,7 +98,7 @@ class Waiting:
         while True:
             try:
                 feed = await self._link.events(CLOSING, durable=False)
-            except LinkError as exc:
+            except (LinkError, OSError) as exc:
                 log.debug("no events while the broker is away", error=str(exc))
                 self._ready.set()  # the ledger alone must do
                 await asyncio.sleep(1)
@@ -124,29 +129,30 @@ class Waiting:
             self._ended(fold(self._known[event.job_id], event))
 
     async def _ask_ledger(self) -> None:
-        idle = 0.0
-        while idle < _QUIET_SECONDS:
+        quiet_since = time.monotonic()
+        while self._waiters or time.monotonic() - quiet_since < _QUIET_SECONDS:
             self._ask.clear()
             if self._waiters:
-                idle = 0.0
-                with suppress(LedgerUnavailable):
-                    await self._look(list(self._waiters))
-            pause = _ASK_SOON_SECONDS if self._still_soon() else _ASK_SECONDS
+                quiet_since = time.monotonic()
+                await self._look(list(self._waiters))
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(_ASK_SOON_SECONDS if self._still_soon() else _ASK_SECONDS):
                     await self._ask.wait()
-            idle += pause
-        for task in self._tasks:
-            task.cancel()
+        self._stop()
 
     def _still_soon(self) -> bool:
         now = asyncio.get_running_loop().time()
         self._soon = {job_id: until for job_id, until in self._soon.items() if until > now}
         return bool(self._soon)
 
-    async def _look(self, ids: Iterable[str]) -> None:
-        for job in (await self._ledger.some_jobs(list(ids))).values():
+    async def _look(self, ids: Sequence[str]) -> None:
+        try:
+            found = await self._ledger.some_jobs(ids)
+        except (LedgerUnavailable, SQLAlchemyError) as exc:
+            log.warning("the ledger could not be asked; those who wait go on waiting", error=str(exc))
+            return
+        for job in found.values():
             if job.state.final:
                 self._ended(job)
-            else:
+            elif job.id in self._waiters:
                 self._known[job.id] = job
