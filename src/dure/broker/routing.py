@@ -1,0 +1,79 @@
+"""Which queues a message goes to: AMQP's direct, topic and fanout exchanges over a cached topology."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from dataclasses import dataclass
+
+EXCHANGE_TYPES = ("direct", "topic", "fanout")
+_ROUTES_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One queue a message reaches, with what its insertion must obey; `ports` wake the queue's consumers."""
+
+    queue: int
+    name: str
+    max_length: int | None
+    message_ttl: float | None
+    ports: tuple[int, ...]
+
+
+class Topology:
+    """Exchanges, queues and bindings as they were at one version of the file."""
+
+    def __init__(self, db: sqlite3.Connection, version: int) -> None:
+        self.version = version
+        ports: dict[int, list[int]] = defaultdict(list)
+        for queue, port in db.execute(
+            "SELECT DISTINCT c.queue, s.port FROM consumers c JOIN sessions s ON s.id = c.session"
+        ):
+            ports[queue].append(port)
+        rows = db.execute("SELECT id, name, max_length, message_ttl FROM queues")
+        self.by_id = {
+            queue: Route(queue, name, max_length, message_ttl, tuple(ports[queue]))
+            for queue, name, max_length, message_ttl in rows
+        }
+        self.by_name = {route.name: route for route in self.by_id.values()}
+        self._types: dict[str, str] = dict(db.execute("SELECT name, type FROM exchanges").fetchall())
+        self._bindings: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for exchange, routing_key, queue in db.execute("SELECT exchange, routing_key, queue FROM bindings"):
+            self._bindings[exchange].append((routing_key, queue))
+        self._routes: dict[tuple[str, str], tuple[Route, ...]] = {}
+
+    def route(self, exchange: str, routing_key: str) -> tuple[Route, ...]:
+        key = (exchange, routing_key)
+        found = self._routes.get(key)
+        if found is None:
+            # Reply keys are many and used once; the routes that matter are soon back.
+            if len(self._routes) >= _ROUTES_KEPT:
+                self._routes.clear()
+            found = self._routes[key] = self._find(exchange, routing_key)
+        return found
+
+    def _find(self, exchange: str, routing_key: str) -> tuple[Route, ...]:
+        if not exchange:
+            queue = self.by_name.get(routing_key)
+            return (queue,) if queue else ()
+        kind = self._types.get(exchange)
+        matched = {
+            queue: None
+            for bound, queue in self._bindings.get(exchange, ())
+            if kind == "fanout" or bound == routing_key or (kind == "topic" and topic_matches(bound, routing_key))
+        }
+        return tuple(self.by_id[queue] for queue in matched if queue in self.by_id)
+
+
+def topic_matches(binding: str, routing_key: str) -> bool:
+    """`*` is exactly one word and `#` is any number of them, also none; words are separated by dots."""
+    words = routing_key.split(".") if routing_key else []
+    # The prefixes of the key, by their number of words, that the binding so far can match.
+    reached = {0}
+    for part in binding.split(".") if binding else []:
+        if part == "#":
+            reached = set(range(min(reached), len(words) + 1)) if reached else set()
+        else:
+            reached = {n + 1 for n in reached if n < len(words) and part in ("*", words[n])}
+    return len(words) in reached
