@@ -43,6 +43,7 @@ class Reason(StrEnum):
     UPSTREAM_FAILED = "upstream-failed"
     TERMINATED = "terminated"
     REVOKED = "revoked"
+    IGNORED = "ignored"
 
 
 class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -61,7 +61,9 @@ class Settings(BaseSettings):
         "celery", min_length=1, max_length=255, description="Queue of a task whose worker announced none."
     )
     queue_type: Literal["quorum", "classic"] = Field(
-        "quorum", description="Type of the queues that Dure creates on RabbitMQ."
+        "quorum",
+        description="Type of the queues that Dure creates on RabbitMQ; set it to also apply it to those that the "
+        "Celery application defines.",
     )
     result_limit: int = Field(
         262_144, ge=0, description="Largest result, in bytes of JSON, that a worker puts in its event."
@@ -121,6 +123,17 @@ class Settings(BaseSettings):
         if self.result_backend is None and scheme(self.broker) == "dure":
             return file_url("dure", self.home / "results.db")
         return self.result_backend
+
+    def new_queue_type(self, *, defined_by_application: bool) -> Literal["quorum", "classic"]:
+        """The type of a queue that is missing.
+
+        Celery declares the queues that an application defines (its default queue, `task_queues`) whenever it sends
+        to one, as classic unless told otherwise, and RabbitMQ refuses that where the queue is a quorum queue. So
+        those stay classic, unless `queue_type` was set on purpose.
+        """
+        if defined_by_application and "queue_type" not in self.model_fields_set:
+            return "classic"
+        return self.queue_type
 
     @property
     def is_loopback(self) -> bool:

@@ -11,6 +11,8 @@ Two headers are ours; Celery carries headers that it does not know through a ret
 
 from __future__ import annotations
 
+import ast
+import math
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -87,7 +89,7 @@ def task_message(job: Job) -> Message:
         "argsrepr": _shortened(job.args or []),
         "kwargsrepr": _shortened(job.kwargs or {}),
         "origin": _ORIGIN,
-        "ignore_result": False,
+        "ignore_result": None,  # as the task says; False would override it
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": {},
@@ -144,28 +146,29 @@ def read_events(body: bytes) -> Iterator[WireEvent]:
         if isinstance(fields, dict):
             try:
                 event = _read(fields)
-            except (KeyError, TypeError, ValueError, msgspec.MsgspecError):
+            except (KeyError, TypeError, ValueError, OverflowError, msgspec.MsgspecError):
                 continue
             if event is not None:
                 yield event
 
 
 def _read(fields: dict[str, Any]) -> WireEvent | None:
-    kind = fields["type"]
+    kind = str(fields["type"])
     if kind.startswith("task-"):
         return _job_event(kind.removeprefix("task-"), fields)
     if kind == "worker-tasks":
         return _announcement(fields)
     if kind in ("worker-online", "worker-heartbeat", "worker-offline"):
-        return Heartbeat(
-            hostname=str(fields["hostname"]),
-            at=float(fields["timestamp"]),
-            online=kind != "worker-offline",
-            started=kind == "worker-online",
-            pid=fields.get("pid"),
-            software=_software(fields),
-            processed=fields.get("processed"),
-        )
+        beat = {
+            "hostname": fields["hostname"],
+            "at": _moment(fields["timestamp"]),
+            "online": kind != "worker-offline",
+            "started": kind == "worker-online",
+            "pid": fields.get("pid"),
+            "software": _software(fields),
+            "processed": fields.get("processed"),
+        }
+        return msgspec.convert(beat, Heartbeat)
     return None
 
 
@@ -175,8 +178,8 @@ def _job_event(kind: str, fields: dict[str, Any]) -> JobEvent | None:
         return None
     retries = fields.get("retries")
     known: dict[str, Any] = {
-        "job_id": str(fields["uuid"]),
-        "at": float(fields["timestamp"]),
+        "job_id": fields["uuid"],
+        "at": _moment(fields["timestamp"]),
         "worker": None if kind == "sent" else fields.get("hostname"),
         "attempt": None if kind == "sent" else int(fields.get("attempt") or 0),
         "attempts": 0 if kind == "sent" else int(retries or 0) + 1,
@@ -189,7 +192,8 @@ def _job_event(kind: str, fields: dict[str, Any]) -> JobEvent | None:
         "parent_id": fields.get("parent_id"),
         "group_id": fields.get("group_id"),
     }
-    return JobEvent(**known | outcome(fields))
+    # Converted, for a value of another type than its column's would stop the recorder.
+    return msgspec.convert(known | outcome(fields), JobEvent)
 
 
 def _succeeded(fields: dict[str, Any]) -> dict[str, Any]:
@@ -235,6 +239,7 @@ _OUTCOMES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "retried": _retried,
     "revoked": _revoked,
     "rejected": _rejected,
+    "ignored": lambda fields: {"state": State.REVOKED, "reason": Reason.IGNORED},
 }
 
 _REASONS = {
@@ -256,31 +261,50 @@ def _error(fields: dict[str, Any]) -> JobError:
     if isinstance(error, dict):
         return msgspec.convert(error, JobError)
     text = str(fields.get("exception") or "")
-    kind, bracket, message = text.partition("(")
+    kind, bracket, rest = text.partition("(")
     if not bracket:
-        kind, message = "Exception", text
-    return JobError(type=kind, message=message.removesuffix(")").strip(",'\""), traceback=fields.get("traceback"))
+        kind, rest = "Exception", text
+    return JobError(type=kind, message=_told_message(rest.removesuffix(")")), traceback=fields.get("traceback"))
+
+
+def _told_message(told: str) -> str:
+    """What stands between the brackets of an exception's repr; a single string without its quotes and escapes."""
+    try:
+        value = ast.literal_eval(told) if told[:1] in ("'", '"') else told
+        if isinstance(value, str):
+            value.encode()  # an escape may stand for what is no character
+            return value
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    return told
 
 
 def _announcement(fields: dict[str, Any]) -> Announcement:
-    hostname, at = str(fields["hostname"]), float(fields["timestamp"])
+    at = _moment(fields["timestamp"])
     told = msgspec.convert(fields["tasks"], list[Task])
-    node = Node(
-        hostname=hostname,
-        pool=fields.get("pool"),
-        concurrency=fields.get("concurrency"),
-        queues=tuple(fields.get("queues") or ()),
-        software=_software(fields),
-        pid=fields.get("pid"),
-        heartbeat_at=at,
-    )
-    tasks = tuple(msgspec.structs.replace(t, announced_at=at, announced_by=hostname) for t in told)
+    known = {
+        "hostname": fields["hostname"],
+        "pool": fields.get("pool"),
+        "concurrency": fields.get("concurrency"),
+        "queues": fields.get("queues") or (),
+        "software": _software(fields),
+        "pid": fields.get("pid"),
+        "heartbeat_at": at,
+    }
+    node = msgspec.convert(known, Node)
+    tasks = tuple(msgspec.structs.replace(t, announced_at=at, announced_by=node.hostname) for t in told)
     return Announcement(node=node, tasks=tasks)
 
 
 def _software(fields: dict[str, Any]) -> str | None:
     ident = fields.get("sw_ident")
     return f"{ident} {fields.get('sw_ver', '')}".strip() if ident else None
+
+
+def _moment(told: Any) -> float:
+    if isinstance(told, bool) or not isinstance(told, (int, float)) or not math.isfinite(told):
+        raise ValueError("not a time")
+    return float(told)
 
 
 def _iso(at: float | None) -> str | None:

@@ -1,0 +1,56 @@
+"""Run Celery's own worker, with every option that it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import click
+from celery import Celery
+from celery.bin.worker import worker as worker_command
+
+from dure.settings import Settings
+
+
+def run(app: Celery, settings: Settings, argv: Sequence[str]) -> int:
+    """Run `celery worker` with `argv` on an adopted application; returns its exit code when it ends.
+
+    Where neither `argv` nor the application says otherwise: the threads pool, a few threads more than processors,
+    task events.
+    """
+    _choose_pool(app, argv)
+    try:
+        return app.start(argv=["worker", *argv]) or 0
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except click.Abort:
+        return 1
+
+
+def _choose_pool(app: Celery, argv: Sequence[str]) -> None:
+    # Celery takes `--pool prefork` for its default and lets the configuration win, so we stay out of it.
+    given = _options(argv)
+    if "pool_cls" not in given and not app.conf.value_set_for("worker_pool"):
+        app.conf.worker_pool = "threads"
+    if (
+        app.conf.worker_pool == "threads"
+        and given.get("pool_cls", "threads") == "threads"
+        and "concurrency" not in given
+        and not app.conf.value_set_for("worker_concurrency")
+    ):
+        app.conf.worker_concurrency = min(32, _processors() + 4)
+
+
+def _options(argv: Sequence[str]) -> dict[str, object]:
+    """What `argv` sets; Celery will complain of what it does not know."""
+    context = click.Context(worker_command, ignore_unknown_options=True, allow_extra_args=True)
+    try:
+        given, _, _ = worker_command.make_parser(context).parse_args(list(argv))
+    except click.ClickException:
+        return {}
+    return {{"pool": "pool_cls"}.get(name, name): value for name, value in given.items()}
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
