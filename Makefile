@@ -1,7 +1,7 @@
 # `make` lists what there is. Everything runs in .venv, which is made from the locks in requirements/.
 
 PYTHON ?=
-UP     ?= up -A examples.quickstart.tasks
+UP     ?= up -A examples.quickstart.tasks:app -Q celery,sum-queue --with "uvicorn examples.quickstart.api:app --port 8001"
 BENCH  ?= -m benchmarks
 ARGS   ?=
 

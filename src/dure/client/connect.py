@@ -13,9 +13,4 @@ def connect(settings: Settings) -> Link:
     """A link that is not open yet."""
     if scheme(settings.broker) == "dure":
         return EmbeddedLink(settings.broker, event_queue=settings.event_queue, event_limit=settings.event_limit)
-    return RabbitLink(
-        settings.broker,
-        queue_type=settings.queue_type,
-        event_queue=settings.event_queue,
-        event_limit=settings.event_limit,
-    )
+    return RabbitLink(settings)

@@ -87,6 +87,8 @@ class EmbeddedLink:
             store.consume(name)
             return name
 
+        if self._calls is None:
+            raise LinkDown(self.url, "the link is not open")
         thread = _StoreThread(Store(self._path))
         return EmbeddedFeed(thread, await thread.call(bind), acknowledges=durable)
 

@@ -27,6 +27,7 @@ from dure.client.replies import Replies
 from dure.errors import LinkDown, Unroutable
 from dure.link import EventFeed
 from dure.node import QueueDepth
+from dure.settings import Settings
 from dure.url import redact
 from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message, control_message
 
@@ -39,14 +40,11 @@ _LOST = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
 
 
 class RabbitLink:
-    """`queue_type` is the type of queues it creates; `event_queue` and `event_limit` describe the recorder's queue."""
+    """`settings` say where the broker is, what the recorder's queue is called and of which type new queues are."""
 
-    def __init__(self, url: str, *, queue_type: str, event_queue: str, event_limit: int) -> None:
-        self.url = redact(url)
-        self._dsn = url
-        self._queue_type = queue_type
-        self._event_queue = event_queue
-        self._event_limit = event_limit
+    def __init__(self, settings: Settings) -> None:
+        self.url = redact(settings.broker)
+        self._settings = settings
         self._connection: AbstractConnection | None = None
         self._publishing: Channel | None = None
         self._declared: set[str] = set()
@@ -96,7 +94,7 @@ class RabbitLink:
             return
         if not (await self._depth(name)).exists:
             async with self._channel() as channel:
-                await channel.queue_declare(name, durable=True, arguments={"x-queue-type": self._queue_type})
+                await channel.queue_declare(name, durable=True, arguments=self._new_queue_arguments(name))
         self._declared.add(name)
 
     async def queues(self, names: Iterable[str]) -> Sequence[QueueDepth]:
@@ -119,7 +117,7 @@ class RabbitLink:
         channel = await self._open_channel()
         try:
             await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
-            queue = self._event_queue if durable else ""
+            queue = self._settings.event_queue if durable else ""
             arguments = self._event_arguments() if durable else {}
             told = await channel.queue_declare(queue, durable=durable, exclusive=not durable, arguments=arguments)
             name = told.queue or queue
@@ -132,13 +130,14 @@ class RabbitLink:
             raise self._down(exc) from exc
         return feed
 
+    def _new_queue_arguments(self, name: str) -> dict[str, Any]:
+        by_celery = name == self._settings.default_queue
+        return _of_type(self._settings.new_queue_type(defined_by_application=by_celery))
+
     def _event_arguments(self) -> dict[str, Any]:
         """What the worker declares as well: whoever comes first creates the queue."""
-        return {
-            "x-queue-type": self._queue_type,
-            "x-max-length": self._event_limit,
-            "x-overflow": "drop-head",
-        }
+        bound = {"x-max-length": self._settings.event_limit, "x-overflow": "drop-head"}
+        return _of_type(self._settings.queue_type) | bound
 
     async def broadcast(
         self,
@@ -192,7 +191,7 @@ class RabbitLink:
     async def _connect(self) -> None:
         await self._disconnect()
         async with asyncio.timeout(_CONNECT_SECONDS):
-            connection = await aiormq.connect(_with_heartbeat(self._dsn))
+            connection = await aiormq.connect(_with_heartbeat(self._settings.broker))
             self._connection = connection
             self._declared.clear()
             self._publishing = cast(Channel, await connection.channel(on_return_raises=True))
@@ -236,6 +235,11 @@ class RabbitLink:
 
     def _down(self, exc: BaseException | None = None) -> LinkDown:
         return LinkDown(self.url, (str(exc) or type(exc).__name__) if exc is not None else self._detail)
+
+
+def _of_type(queue_type: str) -> dict[str, Any]:
+    """Classic is what RabbitMQ makes where nothing is said, and Celery says nothing."""
+    return {"x-queue-type": queue_type} if queue_type == "quorum" else {}
 
 
 def _with_heartbeat(url: str) -> str:

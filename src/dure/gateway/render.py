@@ -1,61 +1,15 @@
-"""Values as the JSON that the gateway answers with: times become ISO 8601 in UTC."""
+"""Answers in JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from fastapi import Response
 
-from dure.job import Job
-from dure.node import Node, Running
-from dure.task import Task
-
-_TIMES = frozenset(
-    name
-    for name in (*Job.__struct_fields__, *Node.__struct_fields__)
-    if name.endswith("_at") or name in ("eta", "expires")
-)
-_JOB_FIELDS = tuple(name for name in Job.__struct_fields__ if name != "attempt")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(_encode(value), status, headers, media_type="application/json")
-
-
-def job_view(job: Job) -> dict[str, Any]:
-    return {name: _moment(getattr(job, name)) if name in _TIMES else getattr(job, name) for name in _JOB_FIELDS}
-
-
-def task_view(task: Task) -> dict[str, Any]:
-    return {
-        "name": task.name,
-        "doc": task.doc,
-        "arguments": task.arguments,
-        "result": task.result,
-        "queue": task.queue,
-        "announced_at": _moment(task.announced_at),
-        "announced_by": task.announced_by,
-    }
-
-
-def node_view(node: Node, running: Sequence[Running], *, online: bool) -> dict[str, Any]:
-    view = {name: getattr(node, name) for name in Node.__struct_fields__}
-    return view | {
-        "online": online,
-        "heartbeat_at": _moment(node.heartbeat_at),
-        "started_at": _moment(node.started_at),
-        "running": [{"id": job.id, "task": job.task, "started_at": _moment(job.started_at)} for job in running],
-    }
-
-
-def _moment(at: float | None) -> str | None:
-    if at is None:
-        return None
-    try:
-        return datetime.fromtimestamp(at, UTC).isoformat()
-    except (OverflowError, ValueError, OSError):
-        return None  # a worker whose clock is beyond any calendar

@@ -9,11 +9,12 @@ from pydantic import AwareDatetime, StringConstraints
 
 from dure.gateway.dependency import DureDep
 from dure.gateway.problems import ProblemRoute
-from dure.gateway.render import job_view, json_response
+from dure.gateway.render import json_response
 from dure.gateway.results import result_response
 from dure.gateway.schemas import JobPage, JobRecord, PendingRecord, Problem, ResultRecord
 from dure.job import State
 from dure.ledger import JobFilter
+from dure.view import job_view
 
 router = APIRouter(route_class=ProblemRoute, tags=["jobs"])
 

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Path, Response
 
 from dure.gateway.dependency import DureDep
 from dure.gateway.problems import ProblemRoute
-from dure.gateway.render import json_response, node_view, task_view
+from dure.gateway.render import json_response
 from dure.gateway.schemas import Problem, QueueList, TaskList, TaskRecord, WorkerList
+from dure.view import node_view, task_view
 
 router = APIRouter(route_class=ProblemRoute)
 

@@ -11,11 +11,12 @@ from dure.errors import FieldError, InvalidSubmission, UnknownTask
 from dure.gateway.body import read_json
 from dure.gateway.dependency import DureDep
 from dure.gateway.problems import LeanRoute
-from dure.gateway.render import job_view, json_response
+from dure.gateway.render import json_response
 from dure.gateway.results import result_response
 from dure.gateway.schemas import JobList, JobRecord, Problem
 from dure.gateway.submit import is_true, placed, preferred_wait, read_batch, read_submission
 from dure.job import Job
+from dure.view import job_view
 
 router = APIRouter(route_class=LeanRoute, tags=["submit"])
 

@@ -1,0 +1,50 @@
+"""Exit codes, for scripts."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from dure.errors import (
+    ConfigurationError,
+    DureError,
+    InvalidCursor,
+    InvalidSubmission,
+    JobFailed,
+    LedgerUnavailable,
+    LinkError,
+    ResultTimeout,
+    UnknownJob,
+    UnknownTask,
+)
+
+
+class Code(IntEnum):
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNKNOWN = 3
+    TIMEOUT = 4
+    UNAVAILABLE = 5
+    INTERRUPTED = 130
+
+
+EPILOG = (
+    "Exit codes: [b]0[/b] done · [b]1[/b] the job failed, or a problem was found · [b]2[/b] usage or configuration · "
+    "[b]3[/b] no such job or task · [b]4[/b] timeout · [b]5[/b] ledger or broker unavailable · [b]130[/b] Ctrl-C"
+)
+
+_CODES: tuple[tuple[type[DureError], Code], ...] = (
+    (ConfigurationError, Code.USAGE),
+    (InvalidSubmission, Code.USAGE),
+    (InvalidCursor, Code.USAGE),
+    (UnknownTask, Code.UNKNOWN),
+    (UnknownJob, Code.UNKNOWN),
+    (ResultTimeout, Code.TIMEOUT),
+    (LedgerUnavailable, Code.UNAVAILABLE),
+    (LinkError, Code.UNAVAILABLE),
+    (JobFailed, Code.FAILED),
+)
+
+
+def code_of(error: DureError) -> Code:
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Code.FAILED)

@@ -1,0 +1,65 @@
+"""The gateway's application on uvicorn."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from dure.cli.listener import url
+from dure.errors import DureError
+from dure.gateway.app import create_app
+from dure.settings import Settings
+
+log = structlog.get_logger("dure")
+
+# A feed to a browser never ends by itself.
+_GRACE_SECONDS = 5
+
+
+class Gateway(uvicorn.Server):
+    """`failure` is the expected error that kept the application from starting; `run` then ends in SystemExit."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self.failure: DureError | OSError | None = None
+        self._listener = listener
+        app = create_app(settings)
+        app.router.lifespan_context = self._noting(app.router.lifespan_context)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+                server_header=False,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            log.info("gateway listens", url=url(self._listener))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        log.info("gateway stopped")
+
+    def _noting(self, lifespan: Any) -> Any:
+        @asynccontextmanager
+        async def noted(app: FastAPI) -> AsyncIterator[Any]:
+            try:
+                async with lifespan(app) as state:
+                    yield state
+            except (DureError, OSError) as exc:
+                self.failure = exc
+                logging.getLogger("uvicorn.error").disabled = True  # the command tells it, without a traceback
+                raise
+
+        return noted

@@ -1,0 +1,120 @@
+"""An expected error, as one short panel on stderr: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import singledispatch
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.text import Text
+
+from dure.cli.terminal import err
+from dure.errors import (
+    ConfigurationError,
+    DureError,
+    InvalidCursor,
+    InvalidSubmission,
+    LedgerUnavailable,
+    LinkDown,
+    ResultTimeout,
+    UnknownJob,
+    UnknownTask,
+)
+
+
+def report(error: DureError) -> None:
+    show_error(_title(error), *_lines(error))
+
+
+def report_file(error: OSError) -> None:
+    show_error(
+        "A file cannot be used",
+        Text.assemble((str(error.filename), "bold"), f": {error.strerror}"),
+        remedy("choose a folder that this user can write with --home or DURE_HOME"),
+    )
+
+
+def show_error(title: str, *lines: RenderableType) -> None:
+    console = err()
+    body = Group(*lines)
+    width = min(console.width, 120)
+    console.print(Panel(body, title=escape(title), title_align="left", border_style="red", width=width))
+
+
+def remedy(text: str) -> Text:
+    return Text.assemble(("→ ", "bold"), text)
+
+
+def _title(error: DureError) -> str:
+    return next((title for kind, title in _TITLES.items() if isinstance(error, kind)), "Error")
+
+
+_TITLES: dict[type[DureError], str] = {
+    ConfigurationError: "Configuration",
+    InvalidSubmission: "Not submitted",
+    UnknownTask: "Unknown task",
+    UnknownJob: "Unknown job",
+    ResultTimeout: "Timeout",
+    LedgerUnavailable: "The ledger is unavailable",
+    LinkDown: "The broker is unavailable",
+}
+
+
+@singledispatch
+def _lines(error: DureError) -> Iterator[RenderableType]:
+    yield Text(str(error))
+
+
+@_lines.register
+def _(error: ConfigurationError) -> Iterator[RenderableType]:
+    for problem in error.problems:
+        yield Text.assemble((problem.place, "bold"), ": ", problem.message)
+        yield remedy(problem.remedy)
+
+
+@_lines.register
+def _(error: InvalidSubmission) -> Iterator[RenderableType]:
+    for wrong in error.errors:
+        yield Text.assemble((".".join(map(str, wrong.loc)), "bold"), ": ", wrong.message)
+    yield remedy("`dure tasks` shows what each task takes")
+
+
+@_lines.register
+def _(error: UnknownTask) -> Iterator[RenderableType]:
+    yield Text.assemble("no worker has announced a task named ", (error.name, "bold"))
+    if error.near:
+        yield remedy(f"did you mean {' or '.join(error.near)}?")
+    else:
+        yield remedy("`dure tasks` lists what workers announced; --force submits it all the same")
+
+
+@_lines.register
+def _(error: UnknownJob) -> Iterator[RenderableType]:
+    yield Text.assemble("nobody submitted a job with the id ", (error.job_id, "bold"))
+    yield remedy("`dure jobs` lists jobs, newest first")
+
+
+@_lines.register
+def _(error: ResultTimeout) -> Iterator[RenderableType]:
+    yield Text(f"the job had not ended after {error.timeout:g} s; it goes on")
+    yield remedy(f"dure watch {error.job_id}")
+
+
+@_lines.register
+def _(error: LedgerUnavailable) -> Iterator[RenderableType]:
+    yield Text(error.detail)
+    yield remedy("look at --ledger-url, DURE_LEDGER_URL and --home; `dure check` tests them")
+
+
+@_lines.register
+def _(error: LinkDown) -> Iterator[RenderableType]:
+    yield Text.assemble((error.url, "bold"), ": ", error.detail)
+    yield remedy("look at --broker-url and DURE_BROKER_URL; `dure check` tests them")
+
+
+@_lines.register
+def _(error: InvalidCursor) -> Iterator[RenderableType]:
+    yield Text(str(error))
+    yield remedy("take the cursor that `dure jobs` printed below its page")

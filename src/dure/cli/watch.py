@@ -1,0 +1,40 @@
+"""`dure watch`: follow one job to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dure.cli import options
+from dure.cli.options import AsJson, BrokerUrl, Home, LedgerUrl
+from dure.cli.times import duration
+
+if TYPE_CHECKING:
+    from dure.client import Dure
+    from dure.job import Job
+
+
+def watch(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
+    timeout: Annotated[
+        float | None, typer.Option(parser=duration, metavar="TIME", help="No longer than this; then exit 4.")
+    ] = None,
+    as_json: AsJson = False,
+    broker_url: BrokerUrl = None,
+    ledger_url: LedgerUrl = None,
+    home: Home = None,
+) -> None:
+    """Watch a job until it ends, then print its result or its error."""
+    from dure.cli.session import ask_dure
+    from dure.cli.show import print_outcome
+
+    settings = options.settings(broker_url, ledger_url, home)
+    job = ask_dure(settings, lambda dure: _watch(dure, job_id, timeout))
+    print_outcome(job, as_json=as_json)
+
+
+async def _watch(dure: Dure, job_id: str, timeout: float | None) -> Job:
+    from dure.cli.follow import follow
+
+    return await follow(dure, await dure.handle(job_id), timeout)

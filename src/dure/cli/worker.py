@@ -1,0 +1,81 @@
+"""`dure worker`: Celery's own worker, adopted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dure.cli import options
+from dure.cli.options import App, BrokerUrl, Home, LedgerUrl
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from dure.settings import Settings
+
+
+def worker(
+    ctx: typer.Context,
+    app: App = None,
+    celery_help: Annotated[bool, typer.Option("--celery-help", help="List the options of celery worker.")] = False,
+    broker_url: BrokerUrl = None,
+    ledger_url: LedgerUrl = None,
+    home: Home = None,
+) -> None:
+    """Run a worker for a Celery application, with every option of [b]celery worker[/b].
+
+    What is not listed here goes to Celery as it is: [b]dure worker -A shop -Q mail,reports -c 8 -l info[/b].
+    Without a pool of yours it takes threads.
+
+    The broker is the one that Dure's settings name; else the application's own; else the embedded one.
+    The result backend likewise.
+    """
+    if celery_help:
+        _celery_help()
+        return
+    settings = options.settings(broker_url, ledger_url, home)
+    target = options.required(app)
+
+    from dure.cli import logs
+    from dure.worker import load, run
+
+    logs.configure(settings.log_level, settings.log_format)
+    celery = load.load(target)
+    _adopt(celery, settings)
+    raise typer.Exit(run.run(celery, settings, ctx.args))
+
+
+def _adopt(celery: Celery, settings: Settings) -> None:
+    from dure.worker.adopt import adopt
+
+    broker = settings.broker_url
+    own_broker = _own(celery, "broker_url")
+    if broker is None and own_broker is None:
+        broker = settings.broker
+    results = settings.result_backend
+    if results is None and _own(celery, "result_backend") is None and broker is not None:
+        results = settings.results
+    _tell_set_aside("broker", own_broker, broker)
+    _tell_set_aside("result backend", _own(celery, "result_backend"), results)
+    adopt(celery, settings, broker_url=broker, result_backend=results)
+
+
+def _own(celery: Celery, name: str) -> str | None:
+    """What the application itself says; Celery's own default counts as nothing."""
+    value: Any = celery.conf.get(name) if celery.conf.value_set_for(name) else None
+    return str(value) if value else None
+
+
+def _tell_set_aside(what: str, own: str | None, chosen: str | None) -> None:
+    from dure.cli.terminal import err
+    from dure.url import redact
+
+    if own and chosen and own != chosen:
+        err().print(f"the application's own {what} {redact(own)} is set aside for {redact(chosen)}", markup=False)
+
+
+def _celery_help() -> None:
+    from celery.bin.celery import celery
+
+    celery.main(args=["worker", "--help"], prog_name="dure", standalone_mode=False)

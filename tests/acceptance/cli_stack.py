@@ -1,0 +1,111 @@
+"""`dure up` as a real process, on free ports and in a folder of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+CHECKOUT = Path(__file__).parents[2]
+_DEADLINE = 30.0
+
+
+def until(holds: Callable[[], bool], what: Callable[[], str] = lambda: "", deadline: float = _DEADLINE) -> None:
+    end = time.monotonic() + deadline
+    while not holds():
+        assert time.monotonic() < end, f"not within {deadline:g} s; {what()}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def alive(pid: int) -> bool:
+    """A zombie counts as gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Up:
+    """Enters once the stack is ready; leaves with nothing of it running."""
+
+    def __init__(self, home: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._arguments = arguments
+        self._environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})}
+        self._log = home / "up.log"
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def start(self) -> None:
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                self.command("up", "--port", str(self.port), *self._arguments),
+                cwd=CHECKOUT,
+                env=self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def command(self, name: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "dure", name, "--home", str(self.home / "dure"), *arguments]
+
+    def dure(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(name, *arguments),
+            cwd=CHECKOUT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=_DEADLINE,
+            check=False,
+        )
+
+    def tells(self, text: str, times: int = 1) -> None:
+        def told() -> bool:
+            assert self.process.poll() is None or self.output.count(text) >= times, self.output
+            return self.output.count(text) >= times
+
+        until(told, lambda: self.output)
+
+    def children(self) -> dict[str, int]:
+        """Process ids by what they are."""
+        found = {}
+        for pid in self.pids():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            name = words[3] if words[1:3] == ["-m", "dure"] else next((w for w in words if "uvicorn" in w), words[0])
+            found[Path(name).name] = pid
+        return found
+
+    def pids(self) -> Sequence[int]:
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(_DEADLINE)
+
+    def __enter__(self) -> Self:
+        self.start()
+        self.tells("Dure is ready")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()
