@@ -66,7 +66,7 @@ def standing(state: State, attempt: int | None, at: float) -> Standing:
     if state.final:
         return (1, _END[state], -(attempt or 0), -at)
     if attempt is None:
-        return (0, -1, _OPEN[state], 0.0)
+        return (0, -1, _OPEN[state], at)
     if attempt == 0:
         return (0, 0, at, _OPEN[state])
     return (0, attempt, _OPEN[state], at)
@@ -125,6 +125,8 @@ def _facts(job: Job, event: JobEvent) -> dict[str, Any]:
     if event.attempt is None and event.state is State.QUEUED:
         facts["queued_at"] = _first(job.queued_at, event.at)
     if event.delivery:
+        # The broker's confirmation may be written down later than the worker's word; it was queued by then.
+        facts["queued_at"] = _first(job.queued_at, event.at)
         facts["received_at"] = _first(job.received_at, event.at)
     if event.state is State.STARTED:
         facts["started_at"] = _first(job.started_at, event.at)

@@ -10,29 +10,40 @@ _SECRET_PARAMETERS = frozenset({"password", "passwd", "pwd", "secret", "token", 
 
 def redact(url: str) -> str:
     """The URL with every password in it replaced, fit for logs and answers."""
+    kind, _, rest = url.partition("://")
     try:
-        parts = urlsplit(url)
-        netloc = parts.netloc
-        if "@" in netloc:
-            user, _, host = netloc.rpartition("@")
-            name = user.partition(":")[0]
-            netloc = f"{name}:***@{host}" if ":" in user else f"{name}@{host}"
-        query = [(k, "***" if k.lower() in _SECRET_PARAMETERS else v) for k, v in parse_qsl(parts.query)]
-        return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query, safe="*/:"), parts.fragment))
+        parts = urlsplit(f"//{rest}")
+        _ = parts.port  # raises where it is none
     except ValueError:
-        return f"{url.partition(':')[0]}:***"
+        return _hidden(kind)
+    if "@" in parts.path and ":" in parts.netloc and "@" not in parts.netloc:
+        return _hidden(kind)  # a password with a slash that was not quoted
+    user, at, place = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    query = [(k, "***" if k.lower() in _SECRET_PARAMETERS else v) for k, v in parse_qsl(parts.query)]
+    shown = urlunsplit(("", "", parts.path, urlencode(query, safe="*/:"), parts.fragment))
+    return f"{kind}://{name}{':***' if colon else ''}{at}{place}{shown}"
+
+
+def _hidden(kind: str) -> str:
+    return f"{kind.partition(':')[0]}:***"
 
 
 def scheme(url: str) -> str:
-    """The first part of the scheme: `postgresql` of `postgresql+psycopg://…`."""
-    return url.partition("://")[0].partition("+")[0].lower()
+    """The first part of the scheme: `postgresql` of `postgresql+psycopg://…`; empty where there is none."""
+    kind, separator, _ = url.partition("://")
+    return kind.partition("+")[0].lower() if separator else ""
 
 
 def file_url(kind: str, path: Path) -> str:
-    """`dure:///…` or `sqlite:///…` for a file."""
-    return f"{kind}:///{path.absolute().as_posix().lstrip('/')}"
+    """`dure:///…`, or `sqlite:////…` with the fourth slash by which SQLAlchemy tells an absolute path."""
+    return f"{kind}://{'/' if kind == 'sqlite' else ''}{path.absolute().as_posix()}"
 
 
 def file_path(url: str) -> Path:
-    """The absolute path in a URL that `file_url` made; `dure:///tmp/x.db` is `/tmp/x.db`."""
-    return Path("/" + url.partition("://")[2].lstrip("/").partition("?")[0])
+    """The absolute path in a file's URL: `dure:///tmp/x.db` and `sqlite:////tmp/x.db` are `/tmp/x.db`.
+
+    `sqlite:///x.db` is `x.db` in the current folder, as everywhere with SQLAlchemy.
+    """
+    path = url.partition("://")[2].partition("?")[0]
+    return Path(path[1:] if scheme(url) == "sqlite" else path).absolute()

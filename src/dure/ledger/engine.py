@@ -49,7 +49,6 @@ def _postgresql(url: str, pool_size: int) -> Engines:
 
 
 def _sqlite(path: Path) -> Engines:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write = _sqlite_engine(path, pool_size=1)
     read = _sqlite_engine(path, pool_size=4)
     event.listen(write.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -64,6 +63,7 @@ def _sqlite_engine(path: Path, pool_size: int) -> AsyncEngine:
         max_overflow=0,
         connect_args={"timeout": _BUSY_SECONDS, "isolation_level": None},
     )
+    event.listen(engine.sync_engine, "do_connect", lambda *_: path.parent.mkdir(parents=True, exist_ok=True))
     event.listen(engine.sync_engine, "connect", _pragmas)
     return engine
 

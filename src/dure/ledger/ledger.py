@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -51,7 +51,8 @@ class Ledger:
         """Insert new jobs, all or none. Each comes with the time from which the relay may publish it."""
         async with self._writing() as connection:
             await writes.insert_jobs(connection, batch)
-            await self._note_queues(connection, (job.queue for job, _ in batch if job.queue))
+            noted = await self._note_queues(connection, (job.queue for job, _ in batch if job.queue))
+        self._queues |= noted
 
     async def mark_queued(self, ids: Sequence[str], at: float) -> None:
         async with self._writing() as connection:
@@ -77,15 +78,16 @@ class Ledger:
             await writes.fold_heartbeats(connection, heartbeats)
             await writes.upsert_workers(connection, [told.node for told in announcements])
             await writes.upsert_tasks(connection, [task for told in announcements for task in told.tasks])
-            await self._note_queues(connection, (q for told in announcements for q in told.node.queues))
+            noted = await self._note_queues(connection, (q for told in announcements for q in told.node.queues))
+        self._queues |= noted
         return changed
 
-    async def _note_queues(self, connection: AsyncConnection, names: Iterable[str]) -> None:
-        """Remember which are known already, so that most batches write none."""
+    async def _note_queues(self, connection: AsyncConnection, names: Iterable[str]) -> set[str]:
+        """Write those not known yet, so that most batches write none; they are known once committed."""
         unseen = set(names) - self._queues
         if unseen:
             await writes.insert_queues(connection, unseen)
-            self._queues |= unseen
+        return unseen
 
     async def next_due(self) -> float:
         return await self._read(reads.next_due)
@@ -136,10 +138,11 @@ class Ledger:
 async def _translated() -> AsyncIterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as exc:
+    except (OperationalError, InterfaceError, InternalError, PoolTimeout) as exc:
         raise LedgerUnavailable(_first_line(exc)) from exc
     except DBAPIError as exc:
-        if exc.connection_invalidated:
+        # SQLite's plain DatabaseError says that the file is none, or is broken.
+        if exc.connection_invalidated or type(exc) is DatabaseError:
             raise LedgerUnavailable(_first_line(exc)) from exc
         raise
 

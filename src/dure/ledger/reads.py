@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, func, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -77,8 +78,10 @@ def _filtered(query: Select[tuple[object, ...]], wanted: JobFilter) -> Select[tu
     if wanted.until is not None:
         where.append(jobs.c.created_at < wanted.until)
     if wanted.text is not None:
+        # In the JSON a quote or a backslash of an argument stands escaped.
+        texts = {wanted.text, msgspec.json.encode(wanted.text).decode()[1:-1]}
         columns = (jobs.c.args, jobs.c.kwargs, jobs.c.args_repr, jobs.c.kwargs_repr)
-        where.append(or_(*(column.icontains(wanted.text, autoescape=True) for column in columns)))
+        where.append(or_(*(column.icontains(text, autoescape=True) for column in columns for text in sorted(texts))))
     return query.where(*where)
 
 
