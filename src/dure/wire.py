@@ -77,23 +77,20 @@ def task_message(job: Job) -> Message:
         "lang": "py",
         "task": job.task,
         "id": job.id,
-        "shadow": None,
-        "eta": None,
-        "expires": _iso(job.expires),
         "group": job.group_id,
-        "group_index": None,
         "retries": 0,
-        "timelimit": [job.time_limit, None],
         "root_id": job.root_id or job.id,
         "parent_id": job.parent_id,
         "argsrepr": _shortened(job.args or []),
         "kwargsrepr": _shortened(job.kwargs or {}),
         "origin": _ORIGIN,
-        "ignore_result": None,  # as the task says; False would override it
-        "replaced_task_nesting": 0,
-        "stamped_headers": None,
-        "stamps": {},
     }
+    # Headers that say nothing are left out: encoding them is a good part of what a message costs. `ignore_result` is
+    # among them on purpose, for its absence leaves the choice to the task.
+    if job.expires is not None:
+        headers["expires"] = _iso(job.expires)
+    if job.time_limit is not None:
+        headers["timelimit"] = [job.time_limit, None]
     if job.retries:
         headers[RETRIES_HEADER] = job.retries
     properties: dict[str, Any] = {

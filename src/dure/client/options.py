@@ -39,7 +39,7 @@ Tag = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^
 QueueName = Annotated[
     str,
     # What pamqp lets through; a name beyond it could be stored but never published.
-    StringConstraints(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9\-_.:@#,/ ]+$"),
+    StringConstraints(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9\-_.:@#,/+ ]+$"),
 ]
 
 

@@ -22,7 +22,7 @@ from dure.wire import task_message
 
 log = structlog.get_logger("dure")
 
-_LINGER_SECONDS = 0.02  # nobody waits for a row to say QUEUED
+_LINGER_SECONDS = 0.05  # nobody waits for a row to say QUEUED
 
 
 class Publisher:

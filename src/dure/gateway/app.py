@@ -12,10 +12,11 @@ from starlette.exceptions import HTTPException
 import dure
 from dure.gateway.dependency import DureDep
 from dure.gateway.guard import Guard
+from dure.gateway.lean import SubmitLane
 from dure.gateway.openapi import with_tasks
 from dure.gateway.problems import answer, problem
 from dure.gateway.render import json_response
-from dure.gateway.routes import api_router, health
+from dure.gateway.routes import api_router, health, submit
 from dure.gateway.runtime import running
 from dure.settings import Settings
 
@@ -40,7 +41,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(SubmitLane, prefix="/api/v1/tasks/", endpoint=submit.submit)
+    app.add_middleware(Guard, settings=settings)  # outside of the lane: who is added last is asked first
     app.include_router(api_router())
     app.include_router(health.router)
     app.add_api_route("/openapi.json", openapi, include_in_schema=False)

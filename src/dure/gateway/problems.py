@@ -129,23 +129,3 @@ class ProblemRoute(APIRoute):
                 return answer(exc)
 
         return handle_or_answer
-
-
-class LeanRoute(ProblemRoute):
-    """A route on the hot path: its endpoint takes `request`, `dure` and the path's parameters, and no more.
-
-    FastAPI's solving of dependencies and parameters takes a quarter of such a request; the endpoint reads what it
-    needs from the request, and its signature is for the document.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        endpoint = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            try:
-                response: Response = await endpoint(request=request, dure=request.app.state.dure, **request.path_params)
-            except DureError as exc:
-                return answer(exc)
-            return response
-
-        return handle

@@ -10,7 +10,7 @@ from dure.client.submission import make_job
 from dure.errors import FieldError, InvalidSubmission, UnknownTask
 from dure.gateway.body import read_json
 from dure.gateway.dependency import DureDep
-from dure.gateway.problems import LeanRoute
+from dure.gateway.lean import LeanRoute
 from dure.gateway.render import json_response
 from dure.gateway.results import result_response
 from dure.gateway.schemas import JobList, JobRecord, Problem
