@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -17,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 log = structlog.get_logger("dure")
 
+_CANCEL_AGAIN = 0.2
 _A_WHILE = 10.0  # seconds of work after which the pause is short again
 
 
@@ -63,9 +63,9 @@ class Loop:
     async def stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            while not task.done():  # one cancellation can be lost: a library below may turn it into its own error
+                task.cancel()
+                await asyncio.wait([task], timeout=_CANCEL_AGAIN)
             self._health = Health(False, "stopped")
 
     async def _supervise(self) -> None:

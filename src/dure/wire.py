@@ -299,9 +299,10 @@ def _software(fields: dict[str, Any]) -> str | None:
 
 
 def _moment(told: Any) -> float:
+    """To the microsecond, which is what ISO 8601 shows: a time that was read can be asked for again."""
     if isinstance(told, bool) or not isinstance(told, (int, float)) or not math.isfinite(told):
         raise ValueError("not a time")
-    return float(told)
+    return round(float(told), 6)
 
 
 def _iso(at: float | None) -> str | None:

@@ -90,7 +90,8 @@ class Dure:
 
     async def submit_many(self, submissions: Iterable[Submission]) -> list[JobHandle[Any]]:
         """Submit jobs as one: all rows are committed, or none. Raises as `submit` does."""
-        jobs = [await make_job(submission, self.catalogue, self.settings.default_queue) for submission in submissions]
+        written = [plain(submission) for submission in submissions]
+        jobs = [await make_job(submission, self.catalogue, self.settings.default_queue) for submission in written]
         await self.accept(jobs)
         return [JobHandle(self, job) for job in jobs]
 
@@ -121,11 +122,10 @@ class Dure:
         options = {k: v for k, v in kwargs.items() if k in OPTION_NAMES}
         if not by_name and "queue" not in options:
             options |= _queue_of(task)
-        plain_args, plain_kwargs = plain(args, own)
         return Submission(
             task=task if by_name else cast(str, task.name),
-            args=plain_args,
-            kwargs=plain_kwargs,
+            args=args,
+            kwargs=own,
             options=options,
             force=force,
         )

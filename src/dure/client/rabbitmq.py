@@ -34,6 +34,7 @@ from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message,
 log = structlog.get_logger("dure")
 
 _CONNECT_SECONDS = 10
+_FIRST_TRY_SECONDS = 2  # a broker that does not even refuse keeps nobody from starting
 _CONFIRM_SECONDS = 15
 _HEARTBEAT_SECONDS = 10
 _LOST = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
@@ -59,7 +60,9 @@ class RabbitLink:
     async def open(self) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._keep_connected(), name="dure-rabbitmq")
-            await self._tried.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_TRY_SECONDS):
+                await self._tried.wait()
 
     async def close(self) -> None:
         task, self._task = self._task, None
@@ -119,7 +122,9 @@ class RabbitLink:
             await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
             queue = self._settings.event_queue if durable else ""
             arguments = self._event_arguments() if durable else {}
-            told = await channel.queue_declare(queue, durable=durable, exclusive=not durable, arguments=arguments)
+            told = await channel.queue_declare(
+                queue, durable=durable, exclusive=not durable, auto_delete=not durable, arguments=arguments
+            )
             name = told.queue or queue
             for pattern in patterns:
                 await channel.queue_bind(name, EVENT_EXCHANGE, routing_key=pattern)

@@ -28,6 +28,8 @@ async def publish_batch(
     channel: Channel, messages: Sequence[Message], *, mandatory: bool, timeout: float
 ) -> Sequence[BaseException | None]:
     """For each message None, Unroutable, or what kept the broker from confirming it within `timeout` seconds."""
+    if not messages:
+        return []
     confirmations = await _write(channel, messages, mandatory=mandatory)
     await asyncio.wait(confirmations, timeout=timeout)
     return [_outcome(future, message) for future, message in zip(confirmations, messages, strict=True)]

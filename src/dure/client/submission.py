@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 from uuid_utils import uuid7
 
@@ -21,7 +21,7 @@ _NAME_LIMIT = 255
 
 
 class Submission(Struct, frozen=True, kw_only=True):
-    """One thing to submit. `args` and `kwargs` are plain JSON values; `named` says that they were the whole body."""
+    """One thing to submit; `named` says that `kwargs` were the whole body of a request."""
 
     task: str
     args: Sequence[Any] = ()
@@ -32,8 +32,8 @@ class Submission(Struct, frozen=True, kw_only=True):
 
 
 async def make_job(submission: Submission, catalogue: Catalogue, default_queue: str) -> Job:
-    """Raises UnknownTask or InvalidSubmission; nothing is written yet."""
-    now = time.time()
+    """Arguments are JSON values here. Raises UnknownTask or InvalidSubmission; nothing is written yet."""
+    now = round(time.time(), 6)  # what ISO 8601 shows, so that a time that was read can be asked for again
     if submission.force:
         _check_name(submission.task)
         task = await catalogue.find(submission.task)
@@ -60,11 +60,11 @@ async def make_job(submission: Submission, catalogue: Catalogue, default_queue: 
     )
 
 
-def plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Python arguments as JSON values: dataclasses, models, dates and the like are turned, NaN is refused."""
+def plain(submission: Submission) -> Submission:
+    """With Python arguments as JSON values: dataclasses, models, dates and the like are turned, NaN is refused."""
     errors = []
     turned: dict[str | int, Any] = {}
-    items: list[tuple[str | int, Any]] = [*enumerate(args), *kwargs.items()]
+    items: list[tuple[str | int, Any]] = [*enumerate(submission.args), *submission.kwargs.items()]
     for key, value in items:
         try:
             turned[key] = msgspec.json.decode(json.dumps(to_jsonable_python(value), allow_nan=False))
@@ -73,7 +73,11 @@ def plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], di
             errors.append(FieldError(place, f"cannot be written as JSON: {exc}"))
     if errors:
         raise InvalidSubmission(errors)
-    return [turned[i] for i in range(len(args))], {name: turned[name] for name in kwargs}
+    return structs.replace(
+        submission,
+        args=[turned[position] for position in range(len(submission.args))],
+        kwargs={name: turned[name] for name in submission.kwargs},
+    )
 
 
 def _check_name(name: str) -> None:

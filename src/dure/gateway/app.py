@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(SubmitLane, prefix="/api/v1/tasks/", endpoint=submit.submit)
     app.add_middleware(Guard, settings=settings)  # outside of the lane: who is added last is asked first

@@ -25,7 +25,7 @@ class Guard:
         self._app = app
         self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
         self._local_only = settings.is_loopback and not settings.insecure
-        self._hosts = _LOCAL_HOSTS | {settings.host}
+        self._hosts = _LOCAL_HOSTS | {settings.host.lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -47,7 +47,8 @@ class Guard:
 
 
 def _hostname(host: str) -> str:
-    return host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+    return name.lower()
 
 
 _UNAUTHORIZED = problem(

@@ -14,17 +14,30 @@ from dure.client.options import SubmitOptions
 from dure.task import Task
 
 _GENERIC = "/api/v1/tasks/{name}"
+_PROBLEM = "#/components/schemas/Problem"
 
 
 def with_tasks(app: FastAPI, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """FastAPI's document with one path for each task."""
     document = deepcopy(app.openapi())
+    _tell_of_problems(document)
     generic = document["paths"][_GENERIC]["post"]
     generic["parameters"] = [*generic["parameters"], *_option_parameters()]
     schemas = document["components"]["schemas"]
     for task in tasks.values():
         document["paths"][f"/api/v1/tasks/{quote(task.name, safe='')}"] = {"post": _operation(task, generic, schemas)}
     return document
+
+
+def _tell_of_problems(document: dict[str, Any]) -> None:
+    """FastAPI writes every model as application/json, and a 422 of its own."""
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        for response in operation["responses"].values():
+            shown = response.get("content", {}).get("application/json", {}).get("schema", {}).get("$ref", "")
+            if shown.endswith(("/Problem", "/HTTPValidationError")):
+                response["content"] = {"application/problem+json": {"schema": {"$ref": _PROBLEM}}}
 
 
 def _operation(task: Task, generic: Mapping[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:

@@ -26,13 +26,13 @@ def preferred_wait(prefer: str | None) -> float | None:
 
 
 async def read_submission(name: str, body: Any, query: QueryParams, catalogue: Catalogue) -> Submission:
-    """Raises InvalidSubmission for what does not even have the form of one."""
+    """Raises UnknownTask, and InvalidSubmission for what does not even have the form of one."""
     options, force = _from_query(query) if query else ({}, False)
     if body is None:
         body = {}
     if not isinstance(body, dict):
         raise InvalidSubmission([FieldError(("body",), "must be an object")])
-    task = await catalogue.find(name)
+    task = await (catalogue.find if force else catalogue.require)(name)
     parameters = catalogue.check(task).parameters if task is not None and task.arguments is not None else None
     if _is_envelope(body, parameters):
         return envelope(name, body, options, force=force)
@@ -84,7 +84,7 @@ def _is_envelope(body: Mapping[str, Any], parameters: frozenset[str] | None) -> 
         return True
     if {"args", "kwargs"} & body.keys() - parameters:
         return True
-    return body.keys() <= ENVELOPE and not body.keys() & parameters
+    return bool(body) and body.keys() <= ENVELOPE and not body.keys() & parameters
 
 
 def _from_query(query: QueryParams) -> tuple[dict[str, Any], bool]:

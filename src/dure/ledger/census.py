@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from dure.ledger.ledger import Ledger
@@ -41,12 +41,14 @@ class Census(Loop):
         while True:
             strangers = self._strangers(await self._ledger.workers())
             if strangers:
-                await self.ask(strangers)
+                # Who did not answer, because it had just begun, is asked again in the next round.
+                for hostname in await self.ask(list(strangers)):
+                    self._asked[hostname] = (time.time(), strangers[hostname])
             self.alive()
             await asyncio.sleep(_LOOK_SECONDS)
 
-    async def ask(self, hostnames: Sequence[str]) -> None:
-        """Switch these workers' events on and record what they tell of themselves."""
+    async def ask(self, hostnames: Sequence[str]) -> Set[str]:
+        """Switch these workers' events on and record what they tell of themselves; returns who answered."""
         await self._link.broadcast("enable_events", {}, destination=hostnames, timeout=0)
         stats, queues, tasks = await asyncio.gather(
             *(
@@ -54,21 +56,22 @@ class Census(Loop):
                 for method in ("stats", "active_queues", "registered")
             )
         )
-        told = [_announcement(name, stats[name], queues.get(name), tasks.get(name)) for name in stats]
+        answered = stats.keys() & queues.keys() & tasks.keys()
+        told = [_announcement(name, stats[name], queues[name], tasks[name]) for name in sorted(answered)]
         if told:
             await self._ledger.record([], told)
+        return answered
 
-    def _strangers(self, nodes: Sequence[Node]) -> list[str]:
-        """Stock workers that are alive and were not asked lately, or were started since."""
+    def _strangers(self, nodes: Sequence[Node]) -> dict[str, float | None]:
+        """Stock workers that are alive and did not answer lately, or were started since; with their start."""
         now = time.time()
-        found = []
+        found = {}
         for node in nodes:
             stock = not (node.software or "").startswith(f"{OURS} ")
             if stock and node.online and now - node.heartbeat_at < _ALIVE_SECONDS:
-                asked_at, started_at = self._asked.get(node.hostname, (0.0, None))
-                if now - asked_at > _ASK_AGAIN_SECONDS or started_at != node.started_at:
-                    self._asked[node.hostname] = (now, node.started_at)
-                    found.append(node.hostname)
+                answered_at, started_at = self._asked.get(node.hostname, (0.0, None))
+                if now - answered_at > _ASK_AGAIN_SECONDS or started_at != node.started_at:
+                    found[node.hostname] = node.started_at
         return found
 
 

@@ -6,9 +6,11 @@ call is kept.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
@@ -26,7 +28,23 @@ from dure.node import Node, Running
 from dure.task import Task
 from dure.wire import Announcement, Heartbeat
 
+P = ParamSpec("P")
 Answer = TypeVar("Answer")
+
+
+def _whole(write: Callable[P, Awaitable[Answer]]) -> Callable[P, Awaitable[Answer]]:
+    """Carry a transaction to its end though its caller is cancelled: cut off in the middle, it would keep its locks."""
+
+    @wraps(write)
+    async def carried(*args: P.args, **kwargs: P.kwargs) -> Answer:
+        task = asyncio.ensure_future(write(*args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
+
+    return carried
 
 
 class Ledger:
@@ -47,6 +65,7 @@ class Ledger:
         async with self._reading() as connection:
             await connection.execute(text("SELECT 1"))
 
+    @_whole
     async def accept(self, batch: Sequence[tuple[Job, float]]) -> None:
         """Insert new jobs, all or none. Each comes with the time from which the relay may publish it."""
         async with self._writing() as connection:
@@ -54,18 +73,22 @@ class Ledger:
             noted = await self._note_queues(connection, (job.queue for job, _ in batch if job.queue))
         self._queues |= noted
 
+    @_whole
     async def mark_queued(self, ids: Sequence[str], at: float) -> None:
         async with self._writing() as connection:
             await writes.mark_queued(connection, ids, at)
 
+    @_whole
     async def fail_accepted(self, job_id: str, reason: str, message: str, at: float) -> None:
         async with self._writing() as connection:
             await writes.fail_accepted(connection, job_id, reason, message, at)
 
+    @_whole
     async def claim_due(self, now: float, *, lease: float, limit: int) -> list[Job]:
         async with self._writing() as connection:
             return await writes.claim_due(connection, now, lease, limit)
 
+    @_whole
     async def record(
         self,
         events: Sequence[JobEvent],
@@ -73,13 +96,15 @@ class Ledger:
         heartbeats: Sequence[Heartbeat] = (),
     ) -> list[Job]:
         """Fold a batch of what happened; returns the jobs that changed."""
+        if events:
+            async with self._writing() as connection:
+                await writes.insert_unknown(connection, events)
         async with self._writing() as connection:
             changed = await writes.fold_events(connection, events) if events else []
-            await writes.fold_heartbeats(connection, heartbeats)
-            await writes.upsert_workers(connection, [told.node for told in announcements])
+            await writes.upsert_workers(connection, [told.node for told in announcements], heartbeats)
             await writes.upsert_tasks(connection, [task for told in announcements for task in told.tasks])
-            noted = await self._note_queues(connection, (q for told in announcements for q in told.node.queues))
-        self._queues |= noted
+            queues = {queue for told in announcements for queue in told.node.queues}
+            await self._note_queues(connection, queues | {job.queue for job in changed if job.queue})
         return changed
 
     async def _note_queues(self, connection: AsyncConnection, names: Iterable[str]) -> set[str]:

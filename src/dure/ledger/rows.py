@@ -119,14 +119,15 @@ def read_task(row: RowMapping) -> Task:
     return Task(**fields)
 
 
-def node_row(node: Node) -> dict[str, Any]:
+def node_row(node: Node, *, announced: bool) -> dict[str, Any]:
     row = {name: getattr(node, name) for name in Node.__struct_fields__}
+    row["announced_at"] = node.heartbeat_at if announced else None
     row["queues"] = _encode(node.queues).decode()
     return row
 
 
 def read_node(row: RowMapping) -> Node:
-    fields = dict(row)
+    fields = {name: row[name] for name in Node.__struct_fields__}
     fields["queues"] = _decode(fields["queues"], type=tuple[str, ...])
     fields["online"] = bool(fields["online"])
     return Node(**fields)

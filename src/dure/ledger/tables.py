@@ -114,6 +114,7 @@ workers = Table(
     Column("pid", Integer),
     Column("processed", Integer),
     Column("heartbeat_at", Double, nullable=False),
+    Column("announced_at", Double),
     Column("started_at", Double),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Update, and_, bindparam, case, func, or_, select, update
@@ -76,28 +76,35 @@ async def claim_due(connection: AsyncConnection, now: float, lease: float, limit
     return [rows.read_job(row) for row in result.mappings()]
 
 
+async def insert_unknown(connection: AsyncConnection, events: Sequence[JobEvent]) -> None:
+    """Blank rows for jobs that plain Celery code sent, in a transaction of their own.
+
+    Were they inserted while other rows are locked, two recorders could wait for each other.
+    """
+    first: dict[str, JobEvent] = {}
+    for event in events:
+        first.setdefault(event.job_id, event)
+    known = set(await connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(list(first)))))
+    blank = [rows.job_row(unknown(first[job_id])) for job_id in sorted(first.keys() - known)]
+    if blank:
+        await connection.execute(_insert(connection, jobs).on_conflict_do_nothing(), blank)
+
+
 async def fold_events(connection: AsyncConnection, events: Sequence[JobEvent]) -> list[Job]:
-    """Fold a batch into its rows, which are locked meanwhile; returns the rows that changed."""
+    """Fold a batch into its rows, which are there and are locked meanwhile; returns those that changed."""
     by_job: dict[str, list[JobEvent]] = {}
     for event in events:
         by_job.setdefault(event.job_id, []).append(event)
     known = await _locked(connection, by_job)
-    unseen = [job_id for job_id in by_job if job_id not in known]
-    if unseen:
-        # Another recorder may be inserting the same rows; whoever is second finds them here.
-        blank = [rows.job_row(unknown(by_job[job_id][0])) for job_id in sorted(unseen)]
-        await connection.execute(_insert(connection, jobs).on_conflict_do_nothing(), blank)
-        known |= await _locked(connection, unseen)
     changed = []
-    for job_id, job_events in by_job.items():
-        job = known[job_id]
-        for event in job_events:
+    for job_id, before in known.items():
+        job = before
+        for event in by_job[job_id]:
             job = fold(job, event)
-        if job != known[job_id]:
+        if job != before:
             changed.append(job)
     if changed:
-        await connection.execute(_FOLD, [rows.folded_row(job) for job in sorted(changed, key=lambda job: job.id)])
-    await insert_queues(connection, (job.queue for job in changed if job.queue and job.origin != "dure"))
+        await connection.execute(_FOLD, [rows.folded_row(job) for job in changed])
     return changed
 
 
@@ -130,63 +137,50 @@ async def upsert_tasks(connection: AsyncConnection, announced: Sequence[Task]) -
     )
 
 
-async def upsert_workers(connection: AsyncConnection, nodes: Sequence[Node]) -> None:
-    if not nodes:
-        return
-    insert = _insert(connection, workers)
-    told = insert.excluded
-    kept = {
-        name: func.coalesce(told[name], workers.c[name])
-        for name in ("pool", "concurrency", "software", "pid", "processed", "started_at")
-    }
-    await connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["hostname"],
-            set_=kept | {"online": told.online, "queues": told.queues, "heartbeat_at": told.heartbeat_at},
-            where=told.heartbeat_at >= workers.c.heartbeat_at,
-        ),
-        [rows.node_row(node) for node in sorted(nodes, key=lambda node: node.hostname)],
-    )
-
-
-async def fold_heartbeats(connection: AsyncConnection, beats: Sequence[Heartbeat]) -> None:
-    """The latest beat of each worker; an older one changes nothing."""
-    latest: dict[str, Heartbeat] = {}
-    for beat in beats:
-        if beat.hostname not in latest or beat.at >= latest[beat.hostname].at:
-            latest[beat.hostname] = beat
-    if not latest:
-        return
-    insert = _insert(connection, workers)
-    told = insert.excluded
-    await connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=["hostname"],
-            set_={
-                "online": told.online,
-                "heartbeat_at": told.heartbeat_at,
-                "pid": func.coalesce(told.pid, workers.c.pid),
-                "software": func.coalesce(workers.c.software, told.software),
-                "processed": func.coalesce(told.processed, workers.c.processed),
-                "started_at": func.coalesce(told.started_at, workers.c.started_at),
-            },
-            where=told.heartbeat_at >= workers.c.heartbeat_at,
-        ),
-        [_beat_row(latest[hostname]) for hostname in sorted(latest)],
-    )
-
-
-def _beat_row(beat: Heartbeat) -> Mapping[str, Any]:
-    return rows.node_row(
-        Node(
-            hostname=beat.hostname,
-            online=beat.online,
-            software=beat.software,
-            pid=beat.pid,
-            processed=beat.processed,
-            heartbeat_at=beat.at,
-            started_at=beat.at if beat.started else None,
+async def upsert_workers(
+    connection: AsyncConnection, announced: Sequence[Node], heartbeats: Sequence[Heartbeat]
+) -> None:
+    """What workers tell of themselves, in any order: the latest beat says whether one is online, the latest
+    announcement what it is, and what only an older one told is kept."""
+    told = [rows.node_row(node, announced=True) for node in announced]
+    told += [rows.node_row(_beating(beat), announced=False) for beat in heartbeats]
+    if told:
+        told.sort(key=lambda row: row["hostname"])
+        insert = _insert(connection, workers)
+        await connection.execute(
+            insert.on_conflict_do_update(index_elements=["hostname"], set_=_merged(insert.excluded)), told
         )
+
+
+def _merged(told: Any) -> dict[str, Any]:
+    known = workers.c
+    beats = told.heartbeat_at >= known.heartbeat_at
+    announces = told.announced_at >= func.coalesce(known.announced_at, 0.0)
+    starts = told.started_at > func.coalesce(known.started_at, 0.0)
+
+    def latest(name: str, is_newer: Any) -> Any:
+        return case((is_newer, func.coalesce(told[name], known[name])), else_=func.coalesce(known[name], told[name]))
+
+    return {
+        "online": case((beats, told.online), else_=known.online),
+        "heartbeat_at": case((beats, told.heartbeat_at), else_=known.heartbeat_at),
+        "pid": latest("pid", beats),
+        "processed": latest("processed", beats),
+        "started_at": latest("started_at", starts),
+        "queues": case((announces, told.queues), else_=known.queues),
+        **{name: latest(name, announces) for name in ("pool", "concurrency", "software", "announced_at")},
+    }
+
+
+def _beating(beat: Heartbeat) -> Node:
+    return Node(
+        hostname=beat.hostname,
+        online=beat.online,
+        software=beat.software,
+        pid=beat.pid,
+        processed=beat.processed,
+        heartbeat_at=beat.at,
+        started_at=beat.at if beat.started else None,
     )
 
 

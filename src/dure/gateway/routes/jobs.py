@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AwareDatetime, StringConstraints
 
+from dure.errors import FieldError, InvalidSubmission
 from dure.gateway.dependency import DureDep
 from dure.gateway.problems import ProblemRoute
 from dure.gateway.render import json_response
@@ -20,6 +21,8 @@ router = APIRouter(route_class=ProblemRoute, tags=["jobs"])
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 JobId = Annotated[str, Path(description="The job's id, which is Celery's task id.")]
+
+_FILTERS = frozenset({*JobFilter.__struct_fields__, "limit", "cursor"})
 
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "Nobody submitted this id"}}
 _AWAY: dict[int | str, dict[str, Any]] = {503: {"model": Problem, "description": "The ledger cannot be used now"}}
@@ -42,6 +45,7 @@ async def list_jobs(
     cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
 ) -> Response:
     """Newest first. Pages stay right while jobs arrive: a new one is on none of the later pages."""
+    _refuse_unknown(request)
     wanted = JobFilter(
         state=state,
         task=task,
@@ -58,6 +62,13 @@ async def list_jobs(
         following = request.url.include_query_params(cursor=page.next)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
     return json_response({"jobs": [job_view(job) for job in page.jobs], "next": page.next}, headers=headers)
+
+
+def _refuse_unknown(request: Request) -> None:
+    """A misspelt filter that was passed over would list everything."""
+    unknown = [key for key in request.query_params if key not in _FILTERS]
+    if unknown:
+        raise InvalidSubmission([FieldError((key,), "is not a filter of this list") for key in unknown])
 
 
 @router.get("/jobs/{job_id}", summary="Look up a job", response_model=JobRecord, responses={**_UNKNOWN, **_AWAY})

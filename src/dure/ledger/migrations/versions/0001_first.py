@@ -97,6 +97,7 @@ def upgrade() -> None:
         sa.Column("pid", sa.Integer),
         sa.Column("processed", sa.Integer),
         sa.Column("heartbeat_at", sa.Double, nullable=False),
+        sa.Column("announced_at", sa.Double),
         sa.Column("started_at", sa.Double),
     )
     op.create_table(
