@@ -1,0 +1,79 @@
+"""Brokers for the conformance suite of links, and what is asked of them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+import dure.broker  # noqa: F401 - teaches kombu dure://
+from dure.client.connect import connect
+from dure.link import EventFeed, Link
+from dure.settings import Settings
+from dure.wire import EVENT_EXCHANGE, Message
+from tests.services import RabbitMQ
+
+PATIENCE = 20.0
+
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass
+class Broker:
+    """A broker of the test's own, and links to it."""
+
+    kind: str
+    url: str
+    server: RabbitMQ | None
+    links: list[Link] = field(default_factory=list)
+
+    async def link(self, **settings: Any) -> Link:
+        link = connect(Settings(_env_file=None, broker_url=self.url, **settings))
+        self.links.append(link)
+        async with asyncio.timeout(PATIENCE):
+            await link.open()
+        return link
+
+    def kombu(self) -> Connection:
+        return Connection(self.url)
+
+
+def message(queue: str, body: bytes = b"[[],{},null]") -> Message:
+    return Message("", queue, body, {"h": 1}, {"content_type": "application/json", "content_encoding": "utf-8"})
+
+
+def event(key: str, body: bytes) -> Message:
+    return Message(EVENT_EXCHANGE, key, body, {}, {"content_type": "application/json", "content_encoding": "utf-8"})
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            if found := await condition():
+                return found
+            await asyncio.sleep(0.02)
+
+
+async def depth(link: Link, name: str) -> tuple[int, int, bool]:
+    (found,) = await link.queues([name])
+    return found.messages, found.consumers, found.exists
+
+
+async def read(feed: EventFeed, count: int) -> list[bytes]:
+    bodies: list[bytes] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(bodies) < count:
+            bodies += await feed.batch(500)
+    return bodies
+
+
+def mended_in(*kinds: str, why: str) -> pytest.MarkDecorator:
+    """Known to fail on these, until it is mended."""
+    marks = {kind: pytest.mark.xfail(strict=True, reason=why) for kind in kinds}
+    return pytest.mark.parametrize(
+        "broker", [pytest.param(kind, marks=marks.get(kind, ())) for kind in ("embedded", "rabbitmq")], indirect=True
+    )
