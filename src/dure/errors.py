@@ -10,7 +10,8 @@ DureError
 ├── ResultTimeout           the job had not ended in time (also a TimeoutError)
 ├── LinkError
 │   ├── LinkDown            the broker cannot be reached now
-│   └── Unroutable          no queue takes the message
+│   ├── Unroutable          no queue takes the message
+│   └── QueueRefused        the broker does not let this queue be used
 └── LedgerUnavailable       the database cannot be reached, is locked or is full
 """
 
@@ -108,6 +109,13 @@ class Unroutable(LinkError):
     def __init__(self, queue: str) -> None:
         self.queue = queue
         super().__init__(f"no queue named {queue!r} takes the message")
+
+
+class QueueRefused(LinkError):
+    def __init__(self, queue: str, detail: str) -> None:
+        self.queue = queue
+        self.detail = detail
+        super().__init__(f"the broker refuses the queue {queue!r}: {detail}")
 
 
 class LedgerUnavailable(DureError):

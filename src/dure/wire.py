@@ -261,7 +261,8 @@ def _error(fields: dict[str, Any]) -> JobError:
     kind, bracket, rest = text.partition("(")
     if not bracket:
         kind, rest = "Exception", text
-    return JobError(type=kind, message=_told_message(rest.removesuffix(")")), traceback=fields.get("traceback"))
+    told = {"type": kind, "message": _told_message(rest.removesuffix(")")), "traceback": fields.get("traceback")}
+    return msgspec.convert(told, JobError)
 
 
 def _told_message(told: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 from kombu import Connection
 
 import dure.broker  # noqa: F401 - teaches kombu dure://
@@ -69,11 +68,3 @@ async def read(feed: EventFeed, count: int) -> list[bytes]:
         while len(bodies) < count:
             bodies += await feed.batch(500)
     return bodies
-
-
-def mended_in(*kinds: str, why: str) -> pytest.MarkDecorator:
-    """Known to fail on these, until it is mended."""
-    marks = {kind: pytest.mark.xfail(strict=True, reason=why) for kind in kinds}
-    return pytest.mark.parametrize(
-        "broker", [pytest.param(kind, marks=marks.get(kind, ())) for kind in ("embedded", "rabbitmq")], indirect=True
-    )

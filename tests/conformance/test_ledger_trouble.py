@@ -117,9 +117,8 @@ async def test_a_file_that_cannot_grow_or_be_written_is_unavailable(database: Da
         assert len((await ledger.jobs(JobFilter())).jobs) == 1
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # PostgreSQL has no lock of the whole database
 async def test_reads_go_on_beside_a_long_write(database: Database, ledger: Ledger) -> None:
-    if database.kind != "sqlite":
-        pytest.skip("PostgreSQL has no lock of the whole database")
     with locked(database):
         async with asyncio.timeout(2):
             assert (await ledger.jobs(JobFilter())).jobs == ()

@@ -7,9 +7,9 @@ import pytest
 
 import dure.broker  # noqa: F401 - teaches kombu dure://
 from dure.client.connect import connect
-from dure.errors import LinkDown
+from dure.errors import LinkDown, QueueRefused
 from dure.settings import Settings
-from tests.conformance.links import Broker, mended_in, message, until
+from tests.conformance.links import Broker, message, until
 
 
 async def test_closing_twice_or_without_opening_is_fine(broker: Broker) -> None:
@@ -40,7 +40,6 @@ async def test_a_closed_link_says_that_it_is_down(broker: Broker) -> None:
         await link.events(["#"], durable=False)
 
 
-@mended_in("rabbitmq", why="client/rabbitmq.py does not wait for the first attempt a second time")
 async def test_a_closed_link_can_be_opened_again(broker: Broker) -> None:
     link = await broker.link()
     await link.close()
@@ -127,7 +126,7 @@ async def test_opening_does_not_wait_for_a_host_that_never_answers() -> None:
 async def test_a_refused_queue_leaves_the_link_and_the_others_as_they_are(broker: Broker) -> None:
     link = await broker.link()
     await link.declare_queue("q")
-    with pytest.raises(LinkDown):
+    with pytest.raises(QueueRefused):
         await link.declare_queue("amq.reserved")
     assert link.connected
     assert list(await link.publish([message("q")])) == [None]

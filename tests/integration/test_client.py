@@ -293,15 +293,16 @@ async def test_jobs_are_accepted_while_the_broker_is_away_and_the_loop_goes_on(t
             await job.wait(timeout=0.3)
 
 
-@pytest.mark.xfail(strict=True, reason="client/publisher.py leaves the whole batch when one queue is refused")
 async def test_a_queue_that_the_broker_refuses_keeps_no_other_job_from_being_published(
     rabbitmq_url: str, tmp_path: Any
 ) -> None:
     async with Dure(Settings(_env_file=None, home=tmp_path, broker_url=rabbitmq_url)) as dure:
         jobs = [Submission(task="later.task", force=True, options={"queue": queue}) for queue in ("amq.no", "q")]
-        _, good = await dure.submit_many(jobs)
-        async with asyncio.timeout(2):
+        bad, good = await dure.submit_many(jobs)
+        async with asyncio.timeout(10):
             await becomes(dure, good.id, State.QUEUED)
+            refused = await becomes(dure, bad.id, State.FAILURE)
+        assert refused.reason == "rejected"
 
 
 async def test_a_ledger_that_is_away_refuses_and_nothing_is_submitted(postgres: PostgreSQL, tmp_path: Any) -> None:

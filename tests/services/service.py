@@ -28,13 +28,18 @@ class ServiceFailed(Exception):
         self.log = log
 
 
+_handed_out: set[int] = set()
+
+
 def free_port() -> int:
     """A port below the ephemeral range, so that no outgoing connection takes it between a kill and a restart."""
     while True:
         port = random.randint(15000, 32000)
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
+            probe.bind(("", port))  # on every address: some servers listen on more than loopback
+            if port not in _handed_out:
+                _handed_out.add(port)
+                return port
 
 
 def find(*candidates: str) -> str | None:

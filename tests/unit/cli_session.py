@@ -13,6 +13,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("DURE_PORT", "0")  # somebody may be running Dure on this machine
     yield tmp_path
     structlog.reset_defaults()
     logging.disable(logging.NOTSET)

@@ -49,6 +49,7 @@ ERRORS = {
     "ResultTimeout": "DureError",
     "LinkError": "DureError",
     "LinkDown": "LinkError",
+    "QueueRefused": "LinkError",
     "Unroutable": "LinkError",
     "LedgerUnavailable": "DureError",
 }

@@ -14,7 +14,7 @@ from contextlib import suppress
 import structlog
 
 from dure.batch import Batcher, Closed, Full
-from dure.errors import LedgerUnavailable, LinkDown, LinkError, Unroutable
+from dure.errors import LedgerUnavailable, LinkError, QueueRefused, Unroutable
 from dure.job import Job, Reason
 from dure.ledger import Ledger
 from dure.link import Link
@@ -45,8 +45,7 @@ class Publisher:
     async def publish(self, jobs: Sequence[Job]) -> None:
         """Returns when each message is confirmed, or is left to the relay."""
         try:
-            for queue in {job.queue for job in jobs if job.queue}:
-                await self._link.declare_queue(queue)
+            jobs = await self._with_queues(jobs)
             outcomes = await self._link.publish([task_message(job) for job in jobs])
         except LinkError as exc:
             log.debug("left to the relay", jobs=len(jobs), error=str(exc))
@@ -60,19 +59,36 @@ class Publisher:
             else:
                 log.debug("left to the relay", job=job.id, error=str(outcome))
 
+    async def _with_queues(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Those whose queue can be used; a queue that the broker refuses ends its jobs, and keeps no other back."""
+        refused: dict[str, QueueRefused] = {}
+        for queue in {job.queue for job in jobs if job.queue}:
+            try:
+                await self._link.declare_queue(queue)
+            except QueueRefused as exc:
+                refused[queue] = exc
+        for job in jobs:
+            if job.queue in refused:
+                await self._fail(job, refused[job.queue])
+        return [job for job in jobs if job.queue not in refused]
+
+    async def _fail(self, job: Job, exc: LinkError) -> None:
+        log.warning("a job cannot be published and ends", job=job.id, error=str(exc))
+        with suppress(LedgerUnavailable):  # the row stays due, and the relay comes here again
+            await self._ledger.fail_accepted(job.id, Reason.REJECTED, str(exc), time.time())
+
     async def _publish_again(self, job: Job) -> None:
         """The queue was deleted behind our back: make it again, once."""
         message = task_message(job)
         try:
             await self._link.declare_queue(message.routing_key)
             (outcome,) = await self._link.publish([message])
-        except LinkDown:
+        except LinkError:
             return
         if outcome is None:
             self._confirmed.put(job.id).add_done_callback(_retrieved)
         elif isinstance(outcome, Unroutable):
-            with suppress(LedgerUnavailable):
-                await self._ledger.fail_accepted(job.id, Reason.REJECTED, str(outcome), time.time())
+            await self._fail(job, outcome)
 
     async def close(self, timeout: float = 5.0) -> None:
         """Give what is on its way a moment; the rest is the relay's."""

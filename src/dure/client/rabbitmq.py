@@ -18,13 +18,13 @@ import aiormq
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.channel import Channel
-from aiormq.exceptions import AMQPError, ChannelNotFoundEntity
+from aiormq.exceptions import AMQPChannelError, AMQPError, ChannelNotFoundEntity
 from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from dure.client.rabbitmq_feed import RabbitFeed
 from dure.client.rabbitmq_publish import publish_batch
 from dure.client.replies import Replies
-from dure.errors import LinkDown, Unroutable
+from dure.errors import LinkDown, QueueRefused, Unroutable
 from dure.link import EventFeed
 from dure.node import QueueDepth
 from dure.settings import Settings
@@ -66,6 +66,7 @@ class RabbitLink:
 
     async def close(self) -> None:
         task, self._task = self._task, None
+        self._tried.clear()
         if task is not None:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -97,7 +98,10 @@ class RabbitLink:
             return
         if not (await self._depth(name)).exists:
             async with self._channel() as channel:
-                await channel.queue_declare(name, durable=True, arguments=self._new_queue_arguments(name))
+                try:
+                    await channel.queue_declare(name, durable=True, arguments=self._new_queue_arguments(name))
+                except (AMQPChannelError, ValueError) as exc:
+                    raise QueueRefused(name, str(exc)) from exc
         self._declared.add(name)
 
     async def queues(self, names: Iterable[str]) -> Sequence[QueueDepth]:
@@ -119,20 +123,26 @@ class RabbitLink:
     async def events(self, patterns: Sequence[str], *, durable: bool) -> EventFeed:
         channel = await self._open_channel()
         try:
-            await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
-            queue = self._settings.event_queue if durable else ""
-            arguments = self._event_arguments() if durable else {}
-            told = await channel.queue_declare(
-                queue, durable=durable, exclusive=not durable, auto_delete=not durable, arguments=arguments
-            )
-            name = told.queue or queue
-            for pattern in patterns:
-                await channel.queue_bind(name, EVENT_EXCHANGE, routing_key=pattern)
-            feed = RabbitFeed(channel, self._down, acknowledges=durable)
-            await feed.start(name)
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                return await self._feed(channel, patterns, durable=durable)
         except _LOST as exc:
             await _close(channel)
             raise self._down(exc) from exc
+
+    async def _feed(self, channel: AbstractChannel, patterns: Sequence[str], *, durable: bool) -> RabbitFeed:
+        await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
+        told = await channel.queue_declare(
+            self._settings.event_queue if durable else "",
+            durable=durable,
+            exclusive=not durable,
+            auto_delete=not durable,
+            arguments=self._event_arguments() if durable else {},
+        )
+        name = told.queue or self._settings.event_queue
+        for pattern in patterns:
+            await channel.queue_bind(name, EVENT_EXCHANGE, routing_key=pattern)
+        feed = RabbitFeed(channel, self._down, acknowledges=durable)
+        await feed.start(name)
         return feed
 
     def _new_queue_arguments(self, name: str) -> dict[str, Any]:

@@ -60,6 +60,9 @@ class Waiting:
         future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(job.id, set()).add(future)
         self._known.setdefault(job.id, job)
+        if not self._ready.is_set():
+            # The end may have been told before this began to listen: ask often at first.
+            self._soon[job.id] = asyncio.get_running_loop().time() + _SOON_SECONDS
         try:
             await self.listen()
             self._ask.set()

@@ -1,9 +1,9 @@
 """Knows the workers: switches on the events of stock ones, and asks each what it runs and listens to.
 
-Our own workers announce themselves, with schemas; the census asks those that are there already to do it again, once,
-when it starts. A stock `celery worker` says nothing but its heartbeat, so a hostname that has not announced itself is
-asked by remote control for its tasks, queues and pool, and told to send task events. It is asked again now and then,
-for a worker may have been restarted with other code under the same name.
+Our own workers announce themselves, with schemas, and their heartbeats say that they are ours; one that a new ledger
+knows only by its heartbeat is asked to announce itself again. A stock `celery worker` says nothing but its heartbeat,
+so it is asked by remote control for its tasks, queues and pool, and told to send task events. It is asked again now
+and then, for a worker may have been restarted with other code under the same name.
 """
 
 from __future__ import annotations
@@ -37,15 +37,22 @@ class Census(Loop):
         self._asked: dict[str, tuple[float, float | None]] = {}
 
     async def run(self) -> None:
-        await self._link.broadcast("dure_announce", {}, timeout=0)
         while True:
-            strangers = self._strangers(await self._ledger.workers())
+            nodes = await self._ledger.workers()
+            await self._hear_again(nodes)
+            strangers = self._strangers(nodes)
             if strangers:
                 # Who did not answer, because it had just begun, is asked again in the next round.
                 for hostname in await self.ask(list(strangers)):
                     self._asked[hostname] = (time.time(), strangers[hostname])
             self.alive()
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _hear_again(self, nodes: Sequence[Node]) -> None:
+        """Our own workers that this ledger has heard of only by their heartbeats are asked to announce themselves."""
+        silent = [node.hostname for node in nodes if _is_ours(node) and node.online and node.pool is None]
+        if silent:
+            await self._link.broadcast("dure_announce", {}, destination=silent, timeout=0)
 
     async def ask(self, hostnames: Sequence[str]) -> Set[str]:
         """Switch these workers' events on and record what they tell of themselves; returns who answered."""
@@ -67,12 +74,15 @@ class Census(Loop):
         now = time.time()
         found = {}
         for node in nodes:
-            stock = not (node.software or "").startswith(f"{OURS} ")
-            if stock and node.online and now - node.heartbeat_at < _ALIVE_SECONDS:
+            if not _is_ours(node) and node.online and now - node.heartbeat_at < _ALIVE_SECONDS:
                 answered_at, started_at = self._asked.get(node.hostname, (0.0, None))
                 if now - answered_at > _ASK_AGAIN_SECONDS or started_at != node.started_at:
                     found[node.hostname] = node.started_at
         return found
+
+
+def _is_ours(node: Node) -> bool:
+    return (node.software or "").startswith(f"{OURS} ")
 
 
 def _announcement(hostname: str, stats: Any, queues: Any, tasks: Any) -> Announcement:

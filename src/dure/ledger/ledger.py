@@ -104,7 +104,8 @@ class Ledger:
             await writes.upsert_workers(connection, [told.node for told in announcements], heartbeats)
             await writes.upsert_tasks(connection, [task for told in announcements for task in told.tasks])
             queues = {queue for told in announcements for queue in told.node.queues}
-            await self._note_queues(connection, queues | {job.queue for job in changed if job.queue})
+            noted = await self._note_queues(connection, queues | {job.queue for job in changed if job.queue})
+        self._queues |= noted
         return changed
 
     async def _note_queues(self, connection: AsyncConnection, names: Iterable[str]) -> set[str]:

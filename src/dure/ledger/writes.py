@@ -47,7 +47,7 @@ async def mark_queued(connection: AsyncConnection, ids: Sequence[str], at: float
         update(jobs)
         .where(jobs.c.id.in_(locked.scalar_subquery()))
         .values(
-            queued_at=func.coalesce(jobs.c.queued_at, at),
+            queued_at=case((jobs.c.queued_at < at, jobs.c.queued_at), else_=at),
             due_at=None,
             state=case((waiting, State.QUEUED.value), else_=jobs.c.state),
             changed_at=case((waiting, at), else_=jobs.c.changed_at),

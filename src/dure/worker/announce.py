@@ -11,6 +11,7 @@ from celery import Celery
 from celery import Task as CeleryTask
 from celery.signals import worker_ready
 from celery.worker.control import control_command
+from celery.worker.state import SOFTWARE_INFO
 
 import dure
 from dure.task import Task
@@ -18,6 +19,7 @@ from dure.worker import log
 from dure.worker.schema import signature_of
 
 _TASKS_PER_EVENT = 100
+_SOFTWARE = {"sw_ident": "dure", "sw_ver": dure.__version__}
 
 
 def describe(app: Celery) -> list[Task]:
@@ -32,8 +34,7 @@ def announce(consumer: Any) -> int:
         "pool": _pool_name(consumer.pool),
         "concurrency": consumer.pool.num_processes,
         "queues": sorted(consumer.app.amqp.queues.consume_from),
-        "sw_ident": "dure",
-        "sw_ver": dure.__version__,
+        **_SOFTWARE,
     }
     for batch in _batches(tasks):
         consumer.event_dispatcher.send("worker-tasks", tasks=batch, **worker)
@@ -41,7 +42,11 @@ def announce(consumer: Any) -> int:
 
 
 def install() -> None:
-    """Announce in this process: a worker that was not adopted never hears of it."""
+    """Announce in this process: a worker that was not adopted never hears of it.
+
+    Heartbeats say whose they are as well, so that a gateway with a new ledger knows whom to ask.
+    """
+    SOFTWARE_INFO.update(_SOFTWARE)
     worker_ready.connect(_on_ready, dispatch_uid="dure.worker.announce")
     control_command(name="dure_announce")(_on_command)
 

@@ -68,7 +68,7 @@ async def submit(name: Annotated[str, Path(max_length=255)], request: Request, d
     await dure.accept([job])
     ended = await dure.waiting.wait(job, wait)
     if ended is None:
-        return _accepted(request, job)
+        return _accepted(request, await dure.job(job.id))
     return result_response(ended, json_response(job_view(ended), 200, {"Preference-Applied": f"wait={wait:g}"}))
 
 
