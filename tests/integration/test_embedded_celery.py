@@ -22,11 +22,12 @@ from celery.exceptions import TaskRevokedError
 SOURCE = str(Path(__file__).parents[2] / "src")
 COMMAND = ["-m", "celery", "-A", "tasks", "worker", "-c", "2", "-l", "INFO", "--without-mingle", "--without-gossip"]
 TASKS = """
-import os, time
+import time
+from pathlib import Path
 import dure.broker
 from celery import Celery
 
-folder = os.environ["DURE_TEST_FOLDER"]
+folder = str(Path(__file__).parent)
 app = Celery(
     "tasks",
     broker=f"dure://{folder}/broker.db",
@@ -84,7 +85,7 @@ class Site:
             worker = subprocess.Popen(
                 [sys.executable, *COMMAND, "-P", pool, "-n", f"{name}@test", *options],
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": SOURCE, "DURE_TEST_FOLDER": str(self.folder)},
+                env={**os.environ, "PYTHONPATH": SOURCE},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -117,7 +118,6 @@ def until(condition: Callable[[], object], within: float = 15.0) -> None:
 
 def new_site(folder: Path) -> Site:
     (folder / "tasks.py").write_text(TASKS)
-    os.environ["DURE_TEST_FOLDER"] = str(folder)
     spec = importlib.util.spec_from_file_location("tasks", folder / "tasks.py")
     assert spec is not None
     assert spec.loader is not None
