@@ -22,7 +22,7 @@ from celery.exceptions import TaskRevokedError
 SOURCE = str(Path(__file__).parents[2] / "src")
 COMMAND = ["-m", "celery", "-A", "tasks", "worker", "-c", "2", "-l", "INFO", "--without-mingle", "--without-gossip"]
 TASKS = """
-import time
+import os, time
 from pathlib import Path
 import dure.broker
 from celery import Celery
