@@ -51,8 +51,9 @@ class Link(Protocol):
         """Publish a batch; for each message None once confirmed, else Unroutable or LinkDown."""
         ...
 
-    async def declare_queue(self, name: str) -> None:
-        """Use the queue if it exists, else create it, durable. Raises QueueRefused where the broker lets nobody."""
+    async def declare_queue(self, name: str, *, defined_by_application: bool = False) -> None:
+        """Use the queue if it exists, else create it, durable; one that the Celery application defines as Celery
+        would (see `Settings.new_queue_type`). Raises QueueRefused where the broker lets nobody."""
         ...
 
     async def queues(self, names: Iterable[str]) -> Sequence[QueueDepth]: ...

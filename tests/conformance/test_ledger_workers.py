@@ -61,10 +61,10 @@ def beat(at: float, **fields: Any) -> Heartbeat:
 
 async def test_a_worker_is_the_same_whatever_order_it_was_told_of(database: Database) -> None:
     words: list[Heartbeat | Announcement] = [
-        beat(NOW, started=True, software="py-celery 5"),
+        beat(NOW, started=True, software="dure 1"),
         announced(at=NOW + 1, queues=("q",), pool="threads", concurrency=4, software="dure 1"),
-        beat(NOW + 2, pid=7, processed=3),
-        beat(NOW + 3, pid=7, processed=5),
+        beat(NOW + 2, pid=7, processed=3, software="dure 1"),
+        beat(NOW + 3, pid=7, processed=5, software="dure 1"),
     ]
     chance = random.Random(5)
     found = []
@@ -86,6 +86,13 @@ def _renamed(word: Heartbeat | Announcement, hostname: str) -> Heartbeat | Annou
     if isinstance(word, Heartbeat):
         return structs.replace(word, hostname=hostname)
     return structs.replace(word, node=structs.replace(word.node, hostname=hostname))
+
+
+async def test_a_stock_worker_that_takes_the_name_of_ours_is_known_as_a_stock_one(ledger: Ledger) -> None:
+    await ledger.record([], [announced(at=NOW, queues=("q",), pool="threads", software="dure 1")])
+    await ledger.record([], [], [beat(NOW + 9, started=True, software="py-celery 5")])
+    (node,) = await ledger.workers()
+    assert (node.software, node.started_at) == ("py-celery 5", NOW + 9)
 
 
 async def test_an_older_beat_does_not_bring_a_worker_back(ledger: Ledger) -> None:

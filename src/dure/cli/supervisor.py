@@ -3,7 +3,7 @@
 A process that dies is started again, after a pause that doubles from half a second to ten; one that then runs for a
 while has its next pause short again. One of ours that ends with exit code 2 said that its configuration is wrong:
 starting it again cannot help, so everything stops. The first Ctrl-C or SIGTERM stops all, the worker with time for
-what it runs; the second, or ten seconds, kills.
+what it runs and then the gateway; the second, or ten seconds for each, kills.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dure.cli.child import Child
 from dure.cli.codes import Code
 from dure.cli.output import Output
 from dure.cli.readiness import Readiness
-from dure.cli.stack import WORKER, Program, Stack
+from dure.cli.stack import GATEWAY, WORKER, Program, Stack
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 10.0
@@ -39,7 +39,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._signalled)
-        keeping = [asyncio.create_task(self._keep(program)) for program in self._stack.programs]
+        keeping = [asyncio.create_task(self._keep(program), name=program.name) for program in self._stack.programs]
         telling = asyncio.create_task(self._tell_ready())
         # A keeper ends by itself only where a program cannot even be started.
         await asyncio.wait([asyncio.create_task(self._stopping.wait()), *keeping], return_when=asyncio.FIRST_COMPLETED)
@@ -86,13 +86,20 @@ class Supervisor:
             del self._children[program.name]
 
     async def _stop(self, keeping: list[asyncio.Task[None]]) -> None:
-        for child in self._children.values():
-            child.terminate()
+        # The gateway last: it records how the worker's last jobs ended.
+        for last in (False, True):
+            await self._end([keep for keep in keeping if (keep.get_name() == GATEWAY) is last])
+        await asyncio.gather(*keeping)
+
+    async def _end(self, keeping: list[asyncio.Task[None]]) -> None:
+        names = {keep.get_name() for keep in keeping}
+        for name in names & self._children.keys():
+            self._children[name].terminate()
         _, late = await asyncio.wait(keeping, timeout=_GRACE_SECONDS)
         if late:
-            self._output.tell(f"killed after {_GRACE_SECONDS:g} s: {', '.join(self._children)}")
-            self._kill()
-        await asyncio.gather(*keeping)
+            self._output.tell(f"killed after {_GRACE_SECONDS:g} s: {', '.join(sorted(k.get_name() for k in late))}")
+            for keep in late:
+                self._children[keep.get_name()].kill()
 
     def _kill(self) -> None:
         for child in self._children.values():

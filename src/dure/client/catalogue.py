@@ -54,6 +54,10 @@ class Catalogue:
                 self._version = version
             self._looked_at = time.monotonic()
 
+    def defines(self, queue: str) -> bool:
+        """Whether it is a queue that an announced task is routed to, so that plain Celery code sends there too."""
+        return any(task.queue == queue for task in self._tasks.values())
+
     async def find(self, name: str) -> Task | None:
         await self.refresh()
         if name not in self._tasks:

@@ -50,7 +50,7 @@ class Dure:
         self.ledger = Ledger(self.settings.ledger, pool_size=self.settings.pool_size)
         self.link: Link = connect(self.settings)
         self.catalogue = Catalogue(self.ledger)
-        self.publisher = Publisher(self.link, self.ledger)
+        self.publisher = Publisher(self.link, self.ledger, self._is_application_queue)
         self.waiting = Waiting(self.link, self.ledger)
         self._rows: Batcher[Sequence[Job], None] = Batcher(self._commit)
 
@@ -114,6 +114,9 @@ class Dure:
     async def handle(self, job_id: str) -> JobHandle[Any]:
         """A handle on a job that was submitted before. Raises UnknownJob."""
         return JobHandle(self, await self.job(job_id))
+
+    def _is_application_queue(self, name: str) -> bool:
+        return name == self.settings.default_queue or self.catalogue.defines(name)
 
     def _submission(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Submission:
         by_name = isinstance(task, str)

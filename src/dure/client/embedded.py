@@ -62,7 +62,7 @@ class EmbeddedLink:
             for count, message in zip(reached, messages, strict=True)
         ]
 
-    async def declare_queue(self, name: str) -> None:
+    async def declare_queue(self, name: str, *, defined_by_application: bool = False) -> None:
         await self._call(lambda store: store.depth(name) or store.declare_queue(name))
 
     async def queues(self, names: Iterable[str]) -> Sequence[QueueDepth]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -28,8 +28,10 @@ _LINGER_SECONDS = 0.05  # nobody waits for a row to say QUEUED
 class Publisher:
     """Publishes jobs whose rows are committed, and marks them QUEUED once the broker has confirmed."""
 
-    def __init__(self, link: Link, ledger: Ledger) -> None:
+    def __init__(self, link: Link, ledger: Ledger, defines: Callable[[str], bool]) -> None:
+        """`defines` tells whether a queue is one that the Celery application defines."""
         self._link = link
+        self._defines = defines
         self._ledger = ledger
         self._confirmed: Batcher[str, None] = Batcher(
             self._mark_queued, size=1000, bound=1_000_000, linger=_LINGER_SECONDS
@@ -64,13 +66,16 @@ class Publisher:
         refused: dict[str, QueueRefused] = {}
         for queue in {job.queue for job in jobs if job.queue}:
             try:
-                await self._link.declare_queue(queue)
+                await self._declare(queue)
             except QueueRefused as exc:
                 refused[queue] = exc
         for job in jobs:
             if job.queue in refused:
                 await self._fail(job, refused[job.queue])
         return [job for job in jobs if job.queue not in refused]
+
+    async def _declare(self, queue: str) -> None:
+        await self._link.declare_queue(queue, defined_by_application=self._defines(queue))
 
     async def _fail(self, job: Job, exc: LinkError) -> None:
         log.warning("a job cannot be published and ends", job=job.id, error=str(exc))
@@ -81,7 +86,7 @@ class Publisher:
         """The queue was deleted behind our back: make it again, once."""
         message = task_message(job)
         try:
-            await self._link.declare_queue(message.routing_key)
+            await self._declare(message.routing_key)
             (outcome,) = await self._link.publish([message])
         except LinkError:
             return

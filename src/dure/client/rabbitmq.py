@@ -93,13 +93,14 @@ class RabbitLink:
             return outcome
         return None if outcome is None else self._down(outcome)
 
-    async def declare_queue(self, name: str) -> None:
+    async def declare_queue(self, name: str, *, defined_by_application: bool = False) -> None:
         if name in self._declared:
             return
         if not (await self._depth(name)).exists:
+            arguments = _of_type(self._settings.new_queue_type(defined_by_application=defined_by_application))
             async with self._channel() as channel:
                 try:
-                    await channel.queue_declare(name, durable=True, arguments=self._new_queue_arguments(name))
+                    await channel.queue_declare(name, durable=True, arguments=arguments)
                 except (AMQPChannelError, ValueError) as exc:
                     raise QueueRefused(name, str(exc)) from exc
         self._declared.add(name)
@@ -131,23 +132,19 @@ class RabbitLink:
 
     async def _feed(self, channel: AbstractChannel, patterns: Sequence[str], *, durable: bool) -> RabbitFeed:
         await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
-        told = await channel.queue_declare(
-            self._settings.event_queue if durable else "",
-            durable=durable,
-            exclusive=not durable,
-            auto_delete=not durable,
-            arguments=self._event_arguments() if durable else {},
-        )
-        name = told.queue or self._settings.event_queue
+        name = await self._event_queue(channel) if durable else await _queue_of_its_own(channel)
         for pattern in patterns:
             await channel.queue_bind(name, EVENT_EXCHANGE, routing_key=pattern)
         feed = RabbitFeed(channel, self._down, acknowledges=durable)
         await feed.start(name)
         return feed
 
-    def _new_queue_arguments(self, name: str) -> dict[str, Any]:
-        by_celery = name == self._settings.default_queue
-        return _of_type(self._settings.new_queue_type(defined_by_application=by_celery))
+    async def _event_queue(self, channel: AbstractChannel) -> str:
+        """The recorder's queue, which is used as it is where it exists: it may be of another time's settings."""
+        name = self._settings.event_queue
+        if not (await self._depth(name)).exists:
+            await channel.queue_declare(name, durable=True, arguments=self._event_arguments())
+        return name
 
     def _event_arguments(self) -> dict[str, Any]:
         """What the worker declares as well: whoever comes first creates the queue."""
@@ -250,6 +247,10 @@ class RabbitLink:
 
     def _down(self, exc: BaseException | None = None) -> LinkDown:
         return LinkDown(self.url, (str(exc) or type(exc).__name__) if exc is not None else self._detail)
+
+
+async def _queue_of_its_own(channel: AbstractChannel) -> str:
+    return (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
 
 
 def _of_type(queue_type: str) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from dure.url import file_path, scheme
 class EmbeddedResults:
     """The SQLite file that workers on the embedded default store results in."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limit: int) -> None:
+        self._limit = limit
         self._results = Results(file_path(url))
 
     async def fetch(self, ids: Sequence[str]) -> Mapping[str, Any]:
         keys = [(KEY + job_id).encode() for job_id in ids]
-        return dict(values(ids, await asyncio.to_thread(self._results.get_many, keys)))
+        return dict(values(ids, await asyncio.to_thread(self._results.get_many, keys), self._limit))
 
     async def close(self) -> None:
         await asyncio.to_thread(self._results.close)
@@ -30,4 +31,5 @@ def connect_results(settings: Settings) -> ResultReader:
     url = settings.results
     if url is None:
         return NoResults()
-    return EmbeddedResults(url) if scheme(url) == "dure" else RedisResults(url)
+    kind = EmbeddedResults if scheme(url) == "dure" else RedisResults
+    return kind(url, settings.result_limit)

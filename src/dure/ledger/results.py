@@ -10,6 +10,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+_ENVELOPE = 1024  # what Celery writes around a value
+
 log = structlog.get_logger("dure")
 
 KEY = "celery-task-meta-"  # celery.backends.base.KeyValueStoreBackend.task_keyprefix
@@ -31,7 +33,8 @@ class NoResults:
 
 
 class RedisResults:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limit: int) -> None:
+        self._limit = limit
         self._redis: Redis = Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
 
     async def fetch(self, ids: Sequence[str]) -> Mapping[str, Any]:
@@ -40,16 +43,17 @@ class RedisResults:
         except RedisError as exc:
             log.warning("the result backend is away; results stay unknown", error=str(exc))
             return {}
-        return dict(values(ids, stored))
+        return dict(values(ids, stored, self._limit))
 
     async def close(self) -> None:
         await self._redis.aclose()
 
 
-def values(ids: Sequence[str], stored: Sequence[bytes | str | None]) -> list[tuple[str, Any]]:
+def values(ids: Sequence[str], stored: Sequence[bytes | str | None], limit: int) -> list[tuple[str, Any]]:
+    """The successes among them that are no larger than `limit` bytes, as in a worker's event."""
     values = []
     for job_id, body in zip(ids, stored, strict=True):
-        meta = decode_meta(body)
+        meta = decode_meta(body) if body is not None and len(body) <= limit + _ENVELOPE else None
         if meta is not None and meta.get("status") == "SUCCESS":
             values.append((job_id, meta.get("result")))
     return values

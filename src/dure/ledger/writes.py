@@ -165,10 +165,11 @@ def _merged(told: Any) -> dict[str, Any]:
         "online": case((beats, told.online), else_=known.online),
         "heartbeat_at": case((beats, told.heartbeat_at), else_=known.heartbeat_at),
         "pid": latest("pid", beats),
+        "software": latest("software", beats),  # a stock worker may take the name that one of ours had
         "processed": latest("processed", beats),
         "started_at": latest("started_at", starts),
         "queues": case((announces, told.queues), else_=known.queues),
-        **{name: latest(name, announces) for name in ("pool", "concurrency", "software", "announced_at")},
+        **{name: latest(name, announces) for name in ("pool", "concurrency", "announced_at")},
     }
 
 

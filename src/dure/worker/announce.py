@@ -53,6 +53,19 @@ def install() -> None:
 
 def _on_ready(sender: Any = None, **_: Any) -> None:
     announce(sender)
+    _warn_of_limits(sender)
+
+
+def _warn_of_limits(consumer: Any) -> None:
+    """Only prefork can end a task; elsewhere Celery passes a limit over without a word."""
+    pool, conf = _pool_name(consumer.pool), consumer.app.conf
+    limited = [
+        name
+        for name, task in consumer.app.tasks.items()
+        if task.time_limit or task.soft_time_limit or conf.task_time_limit or conf.task_soft_time_limit
+    ]
+    if limited and pool != "prefork":
+        log.limits_do_nothing(pool, [name for name in limited if not name.startswith("celery.")])
 
 
 def _on_command(state: Any, **_: Any) -> dict[str, int]:

@@ -26,6 +26,10 @@ def bound_early(tasks: Sequence[str]) -> None:
     )
 
 
+def limits_do_nothing(pool: str, tasks: Sequence[str]) -> None:
+    _log.warning("time limits do nothing in this pool; use --pool prefork", pool=pool, tasks=list(tasks))
+
+
 def queue_kept(queue: str, reason: str) -> None:
     _log.warning("queue exists with other arguments and is consumed as it is", queue=queue, reason=reason)
 

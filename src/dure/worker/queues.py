@@ -32,6 +32,7 @@ from kombu.common import Broadcast
 from dure.settings import Settings
 from dure.wire import EVENT_EXCHANGE
 from dure.worker import log
+from dure.worker.announce import describe
 
 _TYPE = "x-queue-type"
 _QUORUM = {_TYPE: "quorum"}
@@ -42,15 +43,18 @@ def prepare(app: Celery, settings: Settings) -> None:
     with _connection(app) as connection:
         kind = connection.transport.driver_type
         if kind == "amqp":
+            defined = _defined(app)
             for queue in list(app.amqp.queues.values()):
-                settle(connection, queue, settings.new_queue_type(defined_by_application=_defines(app, queue.name)))
+                settle(connection, queue, settings.new_queue_type(defined_by_application=queue.name in defined))
             _settle_later_ones(app, settings)
         if kind in ("amqp", "dure"):
             _declare_event_queue(connection, settings)
 
 
-def _defines(app: Celery, name: str) -> bool:
-    return name == app.conf.task_default_queue or name in {queue.name for queue in app.conf.task_queues or ()}
+def _defined(app: Celery) -> set[str]:
+    """The queues that the application itself sends to: its default, `task_queues`, and where its tasks are routed."""
+    routed = {task.queue for task in describe(app) if task.queue}
+    return {app.conf.task_default_queue, *routed} | {queue.name for queue in app.conf.task_queues or ()}
 
 
 def settle(connection: Connection, queue: Any, new_type: str) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import click
+from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
+from celery.bin.celery import celery as celery_command
 from celery.bin.worker import worker as worker_command
 
+from dure.errors import ConfigurationError, Problem
 from dure.settings import Settings
 
 
@@ -19,13 +23,35 @@ def run(app: Celery, settings: Settings, argv: Sequence[str]) -> int:
     task events.
     """
     _choose_pool(app, argv)
+    _knock(app)
+    celery_command.params[0].default = app
     try:
-        return app.start(argv=["worker", *argv]) or 0
+        # Not `app.start`: it drops the exit code of a worker that failed.
+        return celery_command.main(args=["worker", *argv], standalone_mode=False) or 0
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
     except click.Abort:
         return 1
+    finally:
+        celery_command.params[0].default = None
+
+
+def _knock(app: Celery) -> None:
+    """A broker that refuses us will not think better of it; one that is away, Celery waits for.
+
+    Raises ConfigurationError where user, password or vhost are wrong.
+    """
+    connection: Any = app.connection_for_write()
+    try:
+        connection.connect()
+    except (AccessRefused, NotAllowed) as exc:
+        place, remedy = "broker_url", "check user, password and vhost in the broker's URL"
+        raise ConfigurationError([Problem(place, f"the broker refuses the connection: {exc}", remedy)]) from exc
+    except connection.connection_errors:
+        return
+    finally:
+        connection.release()
 
 
 def _choose_pool(app: Celery, argv: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ def check_application(target: str, settings: Settings | None) -> Iterator[Findin
     risks = list(_risks(place, celery))
     if not celery.conf.value_set_for("task_acks_late"):
         celery.conf.task_acks_late = True  # as `dure worker` does, before the tasks take it over
+    celery.loader.import_default_modules()  # what the worker does: autodiscovered tasks among them
     names = [name for name in celery.tasks if not name.startswith("celery.")]
     yield ok(place, f"loads, with {len(names)} {'task' if len(names) == 1 else 'tasks'}")
     yield from risks
