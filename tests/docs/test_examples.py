@@ -67,6 +67,18 @@ async def test_the_readmes_client_prints_the_result(here: Shop, capsys: pytest.C
     assert capsys.readouterr().out == "5\n"
 
 
+def test_the_python_page_runs(shop: Shop) -> None:
+    for name, ending in (("# client.py", "\nimport asyncio\nasyncio.run(main())\n"), ("# script.py", "")):
+        (block,) = named("docs/python.md", name)
+        (shop.folder / name.removeprefix("# ")).write_text(block.text + ending)
+    runs = [Block("docs/python.md", "sh", f"python {file}", None) for file in ("client.py", "script.py")]
+    client, script = shop.run(runs)
+    assert client.splitlines()[:2] == ["5", "[1, 2, 3]"]
+    assert "tasks.add" in client.splitlines()[2]
+    assert client.splitlines()[3] == "SCHEDULED"
+    assert script == "5\n"
+
+
 @pytest.mark.parametrize("name", ["docs/http.md", "docs/cli.md"])
 def test_every_example_gives_the_answer_that_is_shown(name: str, shop: Shop) -> None:
     pairs = shell_with_answers(name)

@@ -10,7 +10,7 @@ from tests.docs.documents import CHECKOUT, PATHS, Document, document
 from tests.unit.test_project import committed
 
 WRITTEN = ("README.md", "README.ko.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in (
-    "design", "guarantees", "http", "cli", "settings", "production",
+    "design", "guarantees", "http", "cli", "settings", "production", "python",
 )))  # fmt: skip
 NOT_OURS = re.compile(
     r"(?i)\bsessions?\b|\bissue #?\d|(?<![\w&/(])#\d+\b|\bpull request|\bclaude|anthropic|openai|chatgpt|copilot"

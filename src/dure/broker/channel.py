@@ -249,7 +249,7 @@ class Channel(base.StdChannel):
             delivery_tag=delivery.tag,
             content_type=properties.pop("content_type", None),
             content_encoding=properties.pop("content_encoding", None),
-            headers=properties.pop("headers", None),
+            headers=_counted(properties.pop("headers", None), delivery),
             delivery_info=delivery_info,
             properties={**properties, "delivery_info": delivery_info},
             postencode="utf-8",
@@ -326,3 +326,8 @@ def _amqp_errors() -> Iterator[None]:
         raise ResourceLocked(str(error), (50, 10), "Channel.queue_declare") from error
     except ExchangeMismatch as error:
         raise PreconditionFailed(str(error), (40, 10), "Channel.exchange_declare") from error
+
+
+def _counted(headers: Mapping[str, Any] | None, delivery: Delivery) -> Mapping[str, Any] | None:
+    """With the count of deliveries before this one, as RabbitMQ's quorum queues tell it."""
+    return {**(headers or {}), "x-delivery-count": delivery.deliveries - 1} if delivery.redelivered else headers
