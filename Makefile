@@ -22,7 +22,7 @@ up: $(venv)/.run ## set everything up and run Dure in front, with the quickstart
 test: $(venv)/.dev services ## run every test, with real RabbitMQ, Redis and PostgreSQL (ARGS="-k name")
 	exec $(bin)/python -m pytest $(ARGS)
 
-check: $(venv)/.dev ## lint, format, types, import rules, the documentation's tests
+check: $(venv)/.dev services ## lint, format, types, import rules, the documentation's tests
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
 	$(bin)/mypy
