@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 _SECRET_PARAMETERS = frozenset({"password", "passwd", "pwd", "secret", "token", "sslpassword", "auth"})
 
@@ -20,9 +20,11 @@ def redact(url: str) -> str:
         return _hidden(kind)  # a password with a slash that was not quoted
     user, at, place = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
-    query = [(k, "***" if k.lower() in _SECRET_PARAMETERS else v) for k, v in parse_qsl(parts.query)]
-    shown = urlunsplit(("", "", parts.path, urlencode(query, safe="*/:"), parts.fragment))
-    return f"{kind}://{name}{':***' if colon else ''}{at}{place}{shown}"
+    shown = [(k, "***" if k.lower() in _SECRET_PARAMETERS else v) for k, v in parse_qsl(parts.query)]
+    query = f"?{urlencode(shown, safe='*/:')}" if shown else ""
+    fragment = f"#{parts.fragment}" if parts.fragment else ""
+    # Not `urlunsplit`: what it makes of a path that begins with two slashes differs between versions of Python.
+    return f"{kind}://{name}{':***' if colon else ''}{at}{place}{parts.path}{query}{fragment}"
 
 
 def _hidden(kind: str) -> str:
