@@ -5,8 +5,13 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.services import Fleet, PostgreSQL, RabbitMQ, Redis, Service
+
+# How long an example takes says nothing on a machine that does other things too.
+settings.register_profile("dure", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dure")
 
 FLEET = pytest.StashKey[Fleet]()
 
