@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -11,12 +10,12 @@ from uuid import uuid4
 
 from dure.broker.store import Message as StoredMessage
 from dure.broker.store import Store
-from dure.client.replies import Replies
+from dure.client.replies import Replies, question
 from dure.errors import LinkDown, Unroutable
 from dure.link import EventBatch, EventFeed
 from dure.node import QueueDepth
 from dure.url import file_path
-from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message, control_message
+from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message
 
 Answer = TypeVar("Answer")
 
@@ -100,22 +99,12 @@ class EmbeddedLink:
         destination: Sequence[str] | None = None,
         timeout: float = 1.0,
     ) -> Mapping[str, Any]:
-        ticket, route = str(uuid4()), str(uuid4())
-        wanted = list(destination) if destination is not None else None
-        message = control_message(
-            method,
-            arguments,
-            destination=wanted,
-            reply_to=route if timeout else None,
-            ticket=ticket,
-            expires_at=time.time() + max(timeout, 1.0),
-        )
+        message, route, replies = question(method, arguments, destination, timeout)
         if not await self._call(lambda store: store.exchange_exists(CONTROL_EXCHANGE)):
             return {}
         if not timeout:
             await self.publish([message])
             return {}
-        replies = Replies(ticket, expected=None if wanted is None else len(wanted))
         return await self._ask(message, route, replies, timeout)
 
     async def _ask(self, message: Message, route: str, replies: Replies, timeout: float) -> Mapping[str, Any]:

@@ -7,12 +7,10 @@ until then every call raises LinkDown at once, so nobody waits for a broker that
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import aiormq
 import structlog
@@ -23,13 +21,13 @@ from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from dure.client.rabbitmq_feed import RabbitFeed
 from dure.client.rabbitmq_publish import publish_batch
-from dure.client.replies import Replies
+from dure.client.replies import question
 from dure.errors import LinkDown, QueueRefused, Unroutable
 from dure.link import EventFeed
 from dure.node import QueueDepth
 from dure.settings import Settings
 from dure.url import redact
-from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message, control_message
+from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message
 
 log = structlog.get_logger("dure")
 
@@ -159,16 +157,7 @@ class RabbitLink:
         destination: Sequence[str] | None = None,
         timeout: float = 1.0,
     ) -> Mapping[str, Any]:
-        ticket, route = str(uuid4()), str(uuid4())
-        wanted = list(destination) if destination is not None else None
-        message = control_message(
-            method,
-            arguments,
-            destination=wanted,
-            reply_to=route if timeout else None,
-            ticket=ticket,
-            expires_at=time.time() + max(timeout, 1.0),
-        )
+        message, route, replies = question(method, arguments, destination, timeout)
         async with self._channel() as channel:
             try:
                 await channel.exchange_declare(CONTROL_EXCHANGE, passive=True)
@@ -180,7 +169,6 @@ class RabbitLink:
             await channel.exchange_declare(REPLY_EXCHANGE, exchange_type="direct", durable=False)
             queue = (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
             await channel.queue_bind(queue, REPLY_EXCHANGE, routing_key=route)
-            replies = Replies(ticket, expected=None if wanted is None else len(wanted))
 
             async def take(delivered: Any) -> None:
                 replies.take(delivered.header.properties.headers or {}, bytes(delivered.body))

@@ -1,13 +1,36 @@
-"""Gathers the answers to one control broadcast."""
+"""One control broadcast that is answered, and the gathering of its answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import msgspec
+
+from dure.wire import Message, control_message
+
+
+def question(
+    method: str, arguments: Mapping[str, Any], destination: Sequence[str] | None, timeout: float
+) -> tuple[Message, str, Replies]:
+    """The message, the routing key that its answers come by, and who gathers them; with no timeout none are asked for.
+
+    Workers pass over a message that is older than the asker would have waited.
+    """
+    ticket, route = str(uuid4()), str(uuid4())
+    message = control_message(
+        method,
+        arguments,
+        destination=None if destination is None else list(destination),
+        reply_to=route if timeout else None,
+        ticket=ticket,
+        expires_at=time.time() + max(timeout, 1.0),
+    )
+    return message, route, Replies(ticket, expected=None if destination is None else len(destination))
 
 
 class Replies:
