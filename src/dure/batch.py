@@ -1,8 +1,8 @@
 """Group commit: what arrives while one batch is on its way travels together in the next.
 
 The first item leaves at once; while its batch is being written, others gather. So a lone caller waits for nothing,
-and a thousand callers share one transaction. Nobody's cancellation takes another's item out of a batch. Where nobody
-waits for the answer, a batch may linger so that fewer and larger ones are written.
+and a thousand callers share one transaction. Who is cancelled takes only their own item back, and only before its
+batch has left. Where nobody waits for the answer, a batch may linger so that fewer and larger ones are written.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Batcher(Generic[Item, Answer]):
             await self._arrived.wait()
             if self._linger and not self._closed:
                 await asyncio.sleep(self._linger)
-            batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
+            # Who has gone before their batch left, as after a time limit, has been told that nothing was written.
+            waiting = [entry for entry in self._waiting if not entry[1].cancelled()]
+            batch, self._waiting = waiting[: self._size], waiting[self._size :]
             if not self._waiting:
                 self._arrived.clear()
             if batch:

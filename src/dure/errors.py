@@ -5,8 +5,12 @@ DureError
 ├── InvalidSubmission       arguments or options do not fit; carries each wrong field
 ├── UnknownTask             no worker has announced the task
 ├── UnknownJob              nobody submitted the id
+├── JobEnded                the job has ended, so it can't be cancelled
+├── JobNotEnded             the job is still open, so it can't be sent again
+├── IdempotencyConflict     the idempotency key belongs to another request
 ├── InvalidCursor           a page cursor that this server did not make
 ├── JobFailed               the job ended FAILURE or REVOKED
+├── DeadLetter              a message was delivered too often without an end (told in a job's error)
 ├── ResultTimeout           the job had not ended in time (also a TimeoutError)
 ├── LinkError
 │   ├── LinkDown            the broker cannot be reached now
@@ -72,6 +76,24 @@ class UnknownJob(DureError):
         super().__init__(f"no job has the id {job_id!r}")
 
 
+class JobEnded(DureError):
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        super().__init__(f"job {job.id} has ended {job.state}; there is nothing to cancel")
+
+
+class JobNotEnded(DureError):
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        super().__init__(f"job {job.id} is {job.state}; only a job that has ended can be sent again")
+
+
+class IdempotencyConflict(DureError):
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"the idempotency key {key!r} was used for another request")
+
+
 class InvalidCursor(DureError):
     def __init__(self, cursor: str) -> None:
         self.cursor = cursor
@@ -85,6 +107,10 @@ class JobFailed(DureError):
         self.job = job
         detail = f"{job.error.type}: {job.error.message}" if job.error else job.reason or job.state
         super().__init__(f"{job.task}[{job.id}] ended {job.state}: {detail}")
+
+
+class DeadLetter(DureError):
+    """What a job's error names whose message was given up; nothing in this process raises it."""
 
 
 class ResultTimeout(DureError, TimeoutError):

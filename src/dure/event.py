@@ -6,13 +6,16 @@ result, error, worker). A standing is compared in this order:
 
 1. An end is above whatever is open. SUCCESS is above FAILURE, which is above REVOKED, as in Celery's result
    backends; of two ends of one kind the first attempt's holds, for that is what the caller was told.
-2. What a worker said is above what the submitter said, so clocks of two machines are not compared.
+2. What a worker said is above what the submitter said or Dure concluded (a cancelling, a dead letter, a lost job),
+   so clocks of two machines are not compared.
 3. Among open states the highest attempt decides, in it the furthest state, then the latest time. Stock workers do
    not number their attempts; theirs is 0, and time goes before state.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from typing import Any
 
 import msgspec
@@ -64,7 +67,7 @@ class JobEvent(Struct, frozen=True, kw_only=True):
 
 def standing(state: State, attempt: int | None, at: float) -> Standing:
     if state.final:
-        return (1, _END[state], -(attempt or 0), -at)
+        return (1, _END[state], -math.inf if attempt is None else -attempt, -at)
     if attempt is None:
         return (0, -1, _OPEN[state], at)
     if attempt == 0:
@@ -86,11 +89,26 @@ def fold(job: Job | None, event: JobEvent) -> Job:
             "result": event.result,
             "result_repr": event.result_repr,
             "error": event.error,
+            "fingerprint": fingerprint(event, _task_of(job)) if event.state is State.FAILURE else None,
             "runtime": event.runtime,
             "changed_at": event.at,
             "finished_at": event.at if event.state.final else None,
         }
     return structs.replace(job, **facts)
+
+
+def _task_of(job: Job) -> str | None:
+    """What every event finds alike: the name of a job of plain Celery code may be told later than its end."""
+    return job.task if job.origin == "dure" else None
+
+
+def fingerprint(event: JobEvent, task: str | None) -> str:
+    """What groups jobs that failed alike: the error's own, else the task, the reason and the error's type."""
+    error = event.error
+    if error is not None and error.fingerprint:
+        return error.fingerprint[:64]
+    told = f"{task}\n{event.reason}\n{error.type if error else ''}"
+    return hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def unknown(event: JobEvent) -> Job:

@@ -44,6 +44,20 @@ class Reason(StrEnum):
     TERMINATED = "terminated"
     REVOKED = "revoked"
     IGNORED = "ignored"
+    LOST = "lost"
+
+
+# Ends that the task itself had no part in: its message could not be run, or not to an end.
+DEAD = frozenset(
+    {
+        Reason.EXPIRED,
+        Reason.REJECTED,
+        Reason.UNREGISTERED,
+        Reason.DELIVERY_LIMIT,
+        Reason.WORKER_LOST,
+        Reason.LOST,
+    }
+)
 
 
 class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,6 +67,22 @@ class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
     traceback: str | None = None
     fingerprint: str | None = None
+
+
+class Until(StrEnum):
+    """How long a unique key is held: until its job is begun, has ended, or a time has passed."""
+
+    STARTED = "started"
+    FINISHED = "finished"
+    TIME = "time"
+
+
+class Unique(Struct, frozen=True, kw_only=True):
+    """No second job is made while one holds the key; `expires_at` goes with Until.TIME."""
+
+    key: str
+    until: Until = Until.FINISHED
+    expires_at: float | None = None
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -65,6 +95,7 @@ class Options(Struct, frozen=True, kw_only=True):
     retries: int | None = None
     time_limit: float | None = None
     tags: tuple[str, ...] = ()
+    unique: Unique | None = None
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -72,7 +103,9 @@ class Job(Struct, frozen=True, kw_only=True):
 
     `attempt` is the attempt that the state comes from: None while no worker has spoken, 0 from a worker that does
     not number its attempts. `attempts` counts them. `args_repr` and `result_repr` are what a stock Celery event
-    told, where the value itself is not known.
+    told, where the value itself is not known. `fingerprint` groups jobs that failed alike; `retry_of` is the job that
+    an operator sent again as this one. A job with `cancel_requested_at` that is still open runs, and could not be
+    stopped yet.
     """
 
     id: str
@@ -86,6 +119,7 @@ class Job(Struct, frozen=True, kw_only=True):
     result: Any = None
     result_repr: str | None = None
     error: JobError | None = None
+    fingerprint: str | None = None
     attempt: int | None = None
     attempts: int = 0
     worker: str | None = None
@@ -98,6 +132,8 @@ class Job(Struct, frozen=True, kw_only=True):
     root_id: str | None = None
     parent_id: str | None = None
     group_id: str | None = None
+    retry_of: str | None = None
+    unique_key: str | None = None
     created_at: float = 0.0
     eta: float | None = None
     expires: float | None = None
@@ -105,5 +141,6 @@ class Job(Struct, frozen=True, kw_only=True):
     received_at: float | None = None
     started_at: float | None = None
     finished_at: float | None = None
+    cancel_requested_at: float | None = None
     changed_at: float = 0.0
     runtime: float | None = None

@@ -7,19 +7,20 @@ queue takes it. Publishes of one batch travel together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from dure.dead import DeadLetter
 from dure.node import QueueDepth
 from dure.wire import Message
 
-EventBatch = Sequence[bytes]
+Item_co = TypeVar("Item_co", covariant=True)
 
 
-class EventFeed(Protocol):
-    """Events in, for one reader. Leaving the context ends the reading; unacknowledged events are given again."""
+class Feed(Protocol[Item_co]):
+    """Messages in, for one reader, as what they hold. What is not acknowledged is given again."""
 
-    async def batch(self, limit: int) -> EventBatch:
-        """Wait for the next bodies: what is there, at least one. Raises LinkDown when the broker goes."""
+    async def batch(self, limit: int) -> Sequence[Item_co]:
+        """Wait for the next ones: what is there, at least one. Raises LinkDown when the broker goes."""
         ...
 
     async def ack(self) -> None:
@@ -29,13 +30,18 @@ class EventFeed(Protocol):
     async def close(self) -> None: ...
 
 
+EventFeed = Feed[bytes]
+
+
 class Link(Protocol):
     """A connection to one broker that mends itself; every call raises LinkDown while it is away."""
 
     url: str
 
     @property
-    def connected(self) -> bool: ...
+    def connected(self) -> bool:
+        """Whether messages can be published now: a broker that blocks its publishers is not connected."""
+        ...
 
     async def open(self) -> None:
         """Begin to connect; returns without waiting for a broker that is away."""
@@ -53,7 +59,12 @@ class Link(Protocol):
 
     async def declare_queue(self, name: str, *, defined_by_application: bool = False) -> None:
         """Use the queue if it exists, else create it, durable; one that the Celery application defines as Celery
-        would (see `Settings.new_queue_type`). Raises QueueRefused where the broker lets nobody."""
+        would (see `Settings.new_queue_arguments`). Raises QueueRefused where the broker lets nobody."""
+        ...
+
+    async def holds(self, queue: str, ids: Sequence[str]) -> frozenset[str] | None:
+        """Which of these jobs have a message in the queue, waiting or with a worker; None where the broker cannot
+        tell."""
         ...
 
     async def queues(self, names: Iterable[str]) -> Sequence[QueueDepth]: ...
@@ -63,6 +74,19 @@ class Link(Protocol):
 
         A durable feed is the recorder's one queue, shared by every reader and kept while none reads; the other kind
         is this reader's own and goes with it.
+        """
+        ...
+
+    async def dead_letters(self) -> Feed[DeadLetter]:
+        """Read the queue of dead letters, shared by every reader and kept while none reads. Raises QueueRefused where
+        the broker lets us make none."""
+        ...
+
+    async def revoke(self, ids: Sequence[str], *, terminate: bool) -> None:
+        """Let no worker begin these jobs, and end those that run where the pool can.
+
+        Returns when the broker keeps it, so that workers that start later read it before they take a message; those
+        that run now are told beside it. A broker without streams for us keeps nothing: only those that run are told.
         """
         ...
 

@@ -22,6 +22,9 @@ BROKERS = ("dure", "amqp", "amqps")
 LEDGERS = ("sqlite", "postgresql", "postgres")
 RESULTS = ("dure", "redis", "rediss")
 
+# How long a worker may hold a message, in milliseconds, where RabbitMQ lets a queue say so (from 3.12 on): 30 days.
+HELD_FOR = 30 * 86_400_000
+
 
 class Settings(BaseSettings):
     """Every setting of Dure. `load()` reads them and reports all problems at once."""
@@ -73,6 +76,22 @@ class Settings(BaseSettings):
     )
     event_limit: int = Field(
         1_000_000, ge=1000, description="Most events kept for an absent recorder; past it the oldest go."
+    )
+    dead_queue: str = Field(
+        "dure.dead",
+        min_length=1,
+        max_length=255,
+        description="Exchange and queue of dead letters: messages that no worker could run to an end.",
+    )
+    delivery_limit: int = Field(
+        20, ge=1, le=1_000_000, description="Deliveries after which a message that never ends is a dead letter."
+    )
+    settle_after: float = Field(
+        300.0, ge=1, description="Seconds of silence after which an open job is asked after, and settled."
+    )
+    idempotency_ttl: float = Field(86_400.0, ge=1, description="Seconds that an `Idempotency-Key` is kept.")
+    ledger_timeout: float = Field(
+        10.0, gt=0, description="Seconds that a request waits for the ledger before it is answered with 503."
     )
     pool_size: int = Field(8, ge=2, le=200, description="Most connections to PostgreSQL, per process.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
@@ -134,6 +153,34 @@ class Settings(BaseSettings):
         if defined_by_application and "queue_type" not in self.model_fields_set:
             return "classic"
         return self.queue_type
+
+    def lasting_queue_arguments(self) -> dict[str, Any]:
+        """The arguments of the queues that Dure itself reads: nothing in them is given up for being read often.
+
+        RabbitMQ 4 would drop what was delivered twenty times, unless the queue has a limit of its own.
+        """
+        return {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000} if self.queue_type == "quorum" else {}
+
+    def new_queue_arguments(self, *, defined_by_application: bool) -> dict[str, Any]:
+        """The arguments that a missing queue is declared with.
+
+        Those that an application defines get their type and no more, for the same reason; the worker itself sees to
+        their dead letters.
+        """
+        quorum = self.new_queue_type(defined_by_application=defined_by_application) == "quorum"
+        arguments: dict[str, Any] = {"x-queue-type": "quorum"} if quorum else {}
+        if defined_by_application:
+            return arguments
+        arguments |= {"x-dead-letter-exchange": self.dead_queue, "x-consumer-timeout": HELD_FOR}
+        if quorum:
+            # A dead letter leaves its queue when the other one has confirmed it (RabbitMQ 3.10, "at-least-once
+            # dead lettering"), which needs the overflow that refuses instead of dropping.
+            arguments |= {
+                "x-delivery-limit": self.delivery_limit,
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            }
+        return arguments
 
     @property
     def is_loopback(self) -> bool:

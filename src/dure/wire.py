@@ -3,10 +3,11 @@
 Task messages are Celery's protocol 2 (docs.celeryq.dev, Internals, "Message Protocol"), events are those of
 Celery's event reference ("Monitoring and Management Guide"), control messages are kombu's pidbox.
 
-Two headers are ours; Celery carries headers that it does not know through a retry. A stock worker ignores them.
+Three headers are ours; Celery carries headers that it does not know through a retry. A stock worker ignores them.
 
 - `dure_retries`: how often a failed job is tried again.
 - `dure_attempt`: how many attempts the job had before this message.
+- `dure_deliveries`: how many of these did not end, where the broker does not count; a retry begins anew.
 """
 
 from __future__ import annotations

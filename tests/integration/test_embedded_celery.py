@@ -19,6 +19,8 @@ import pytest
 from celery import Celery, chain, chord, group
 from celery.exceptions import TaskRevokedError
 
+from dure.broker.store import Store
+
 SOURCE = str(Path(__file__).parents[2] / "src")
 COMMAND = ["-m", "celery", "-A", "tasks", "worker", "-c", "2", "-l", "INFO", "--without-mingle", "--without-gossip"]
 TASKS = """
@@ -233,6 +235,27 @@ def test_a_killed_workers_task_is_run_again_by_an_idle_one(site: Site, pool: str
     until(lambda: len([line for line in site.notes() if line.startswith("job began")]) == 2, within=5)
     assert site.notes()[-1].endswith("True")
     until(lambda: site.notes()[-1] == "job ended")
+
+
+def test_a_task_that_its_workers_do_not_survive_becomes_a_dead_letter(site: Site) -> None:
+    store = Store(site.folder / "broker.db")
+    store.declare_exchange("dead", "fanout")
+    store.declare_queue("dead")
+    store.bind("dead", "dead")
+    store.declare_queue("celery", arguments={"x-dead-letter-exchange": "dead", "x-delivery-limit": 0})
+    result = site.task("work").delay("poison", 30)
+    worker = site.start("threads", "one")
+    until(lambda: len(site.notes()) == 1)
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    site.start("threads", "two")
+    until(lambda: store.holds("dead", [result.id]), within=5)
+    (letter,) = store.claim(["dead"], 1)
+    (death,) = letter.message.properties["headers"]["x-death"]
+    assert (death["reason"], death["queue"], death["count"]) == ("delivery_limit", "celery", 1)
+    assert not store.holds("celery", [result.id])
+    assert len(site.notes()) == 1
+    store.close()
 
 
 def test_a_killed_main_process_is_enough_though_its_children_live(site: Site) -> None:

@@ -78,7 +78,7 @@ async def test_an_exception_reaches_all_of_its_batch_and_none_of_the_next() -> N
     assert await batcher.put(7) == 70
 
 
-async def test_a_cancelled_caller_takes_no_other_item_with_it() -> None:
+async def test_who_is_cancelled_before_the_batch_leaves_takes_back_their_own_item_and_no_other() -> None:
     writer = Writer()
     batcher = Batcher(writer)
     first = await writer.held(batcher)
@@ -87,7 +87,7 @@ async def test_a_cancelled_caller_takes_no_other_item_with_it() -> None:
     first.cancel()
     writer.let.set()
     assert await stays == 20
-    assert writer.batches[1] == [1, 2]
+    assert writer.batches[1] == [2]
 
 
 async def test_a_caller_cancelled_in_the_middle_of_the_write_takes_no_other_with_it() -> None:

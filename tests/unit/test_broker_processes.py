@@ -113,6 +113,23 @@ def test_a_killed_consumers_messages_are_back_within_five_seconds(store: Store, 
     assert store.depth("q") == QueueDepth("q", 0, 1)  # only ourselves
 
 
+def test_a_message_that_its_consumers_do_not_survive_becomes_a_dead_letter(
+    store: Store, script: Callable[..., Script]
+) -> None:
+    store.declare_exchange("dead", "fanout")
+    store.declare_queue("dead")
+    store.bind("dead", "dead")
+    store.declare_queue("q", arguments={"x-dead-letter-exchange": "dead", "x-delivery-limit": 1})
+    store.publish([Message("", "q", "poison")])
+    for _ in range(2):
+        consumer = script(HOLD)
+        assert consumer.line() == "poison"
+        consumer.send(signal.SIGKILL)
+        consumer.process.wait()
+    assert claimed_within(store, 5, "dead") == [("poison", False)]
+    assert store.depth("q") == QueueDepth("q", 0, 0)
+
+
 def test_a_stopped_consumer_is_not_robbed(store: Store, script: Callable[..., Script]) -> None:
     store.publish([Message("", "q", "a")])
     consumer = script(HOLD)

@@ -23,6 +23,7 @@ from kombu.transport.base import to_rabbitmq_queue_arguments  # type: ignore[att
 
 from dure.broker.errors import ExchangeMismatch, QueueLocked, QueueNotFound
 from dure.broker.message import Claim, Delivery, Message
+from dure.revocation import Revocation
 
 if TYPE_CHECKING:
     from dure.broker.transport import Transport
@@ -126,6 +127,12 @@ class Channel(base.StdChannel):
     def prepare_queue_arguments(self, arguments: dict[str, Any] | None, **options: Any) -> dict[str, Any]:
         prepared: dict[str, Any] = to_rabbitmq_queue_arguments(arguments or {}, **options)
         return prepared
+
+    # Cancelled jobs.
+
+    def revocations(self, after: int = 0) -> list[tuple[int, Revocation]]:
+        """What the log of cancelled jobs holds past a position, each with its own position, in their order."""
+        return self._store.revocations(after)
 
     # Publishing.
 

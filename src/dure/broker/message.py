@@ -73,6 +73,12 @@ class QueueDepth:
     dropped: int = 0
 
 
+def job_of(properties: Mapping[str, Any]) -> str | None:
+    """The job that a message is of: the header `id`, as Celery's protocol 2 has it, else the correlation id."""
+    job = (properties.get("headers") or {}).get("id") or properties.get("correlation_id")
+    return job if isinstance(job, str) else None
+
+
 def encode_properties(properties: Mapping[str, Any]) -> str:
     return json.dumps(properties, separators=(",", ":"), default=_plain)
 

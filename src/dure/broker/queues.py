@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from dure.broker import deliveries
+from dure.broker.deliveries import Moves
 from dure.broker.errors import ExchangeMismatch, QueueNotFound
 from dure.broker.message import QueueDepth
 
@@ -60,13 +60,20 @@ def declare_queue(
     arguments: Mapping[str, Any],
     now: float,
 ) -> None:
-    """Make the queue; one that exists keeps its arguments, and only its expiry starts anew."""
+    """Make the queue; one that exists keeps its arguments, and only its expiry starts anew.
+
+    But one that has no dead-letter exchange or no delivery limit gets those it is declared with, for there are no
+    policies here, and whoever declared it first may have known nothing of them.
+    """
+    exchange, routing_key = arguments.get("x-dead-letter-exchange"), arguments.get("x-dead-letter-routing-key")
+    limit = _limit(arguments.get("x-delivery-limit"))
     known = db.execute("UPDATE queues SET used_at = ? WHERE name = ?", (now, name)).rowcount
     if known:
+        _complete(db, name, exchange, routing_key, limit)
         return
     db.execute(
-        "INSERT INTO queues (name, durable, owner, auto_delete, max_length, message_ttl, expires, used_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO queues (name, durable, owner, auto_delete, max_length, message_ttl, expires, used_at,"
+        " dead_letter_exchange, dead_letter_routing_key, delivery_limit) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             name,
             durable,
@@ -76,9 +83,34 @@ def declare_queue(
             _seconds(arguments.get("x-message-ttl")),
             _seconds(arguments.get("x-expires")),
             now,
+            exchange,
+            routing_key,
+            limit,
         ),
     )
     changed(db)
+
+
+def _complete(
+    db: sqlite3.Connection, name: str, exchange: str | None, routing_key: str | None, limit: int | None
+) -> None:
+    # A routing key is nothing without the exchange it was meant for.
+    addressed = db.execute(
+        "UPDATE queues SET dead_letter_exchange = ?, dead_letter_routing_key = ?"
+        " WHERE name = ? AND dead_letter_exchange IS NULL AND ? IS NOT NULL",
+        (exchange, routing_key, name, exchange),
+    ).rowcount
+    limited = db.execute(
+        "UPDATE queues SET delivery_limit = ? WHERE name = ? AND delivery_limit IS NULL AND ? IS NOT NULL",
+        (limit, name, limit),
+    ).rowcount
+    if addressed or limited:
+        changed(db)
+
+
+def _limit(deliveries: int | None) -> int | None:
+    # RabbitMQ 4 takes -1 for none.
+    return None if deliveries is None or deliveries < 0 else deliveries
 
 
 def _seconds(milliseconds: float | None) -> float | None:
@@ -142,14 +174,14 @@ def remove_consumers(db: sqlite3.Connection, session: int, tag: str | None, now:
         changed(db)
 
 
-def end_session(db: sqlite3.Connection, session: int, now: float) -> set[int]:
-    """Give back what the session held and drop what was its own; answers the queues with messages anew."""
-    returned = deliveries.give_back_all(db, session)
-    remove_consumers(db, session, None, now)
+def end_session(moves: Moves, session: int) -> None:
+    """Give back what the session held and drop what was its own."""
+    db = moves.db
+    moves.give_back_all(session)
+    remove_consumers(db, session, None, moves.now)
     for (queue,) in db.execute("SELECT id FROM queues WHERE owner = ?", (session,)).fetchall():
         delete_queue(db, queue)
     db.execute("DELETE FROM sessions WHERE id = ?", (session,))
-    return returned
 
 
 def depth(row: tuple[str, int, int, int]) -> QueueDepth:

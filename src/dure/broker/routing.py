@@ -6,18 +6,22 @@ import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
 
+from dure.broker.dead import Address
+
 EXCHANGE_TYPES = ("direct", "topic", "fanout")
 _ROUTES_KEPT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One queue a message reaches, with what its insertion must obey; `ports` wake the queue's consumers."""
+    """One queue a message reaches, with what its messages must obey; `ports` wake the queue's consumers."""
 
     queue: int
     name: str
     max_length: int | None
     message_ttl: float | None
+    delivery_limit: int | None
+    dead_letters: Address | None
     ports: tuple[int, ...]
 
 
@@ -31,10 +35,21 @@ class Topology:
             "SELECT DISTINCT c.queue, s.port FROM consumers c JOIN sessions s ON s.id = c.session"
         ):
             ports[queue].append(port)
-        rows = db.execute("SELECT id, name, max_length, message_ttl FROM queues")
+        rows = db.execute(
+            "SELECT id, name, max_length, message_ttl, delivery_limit, dead_letter_exchange, dead_letter_routing_key"
+            " FROM queues"
+        )
         self.by_id = {
-            queue: Route(queue, name, max_length, message_ttl, tuple(ports[queue]))
-            for queue, name, max_length, message_ttl in rows
+            queue: Route(
+                queue=queue,
+                name=name,
+                max_length=max_length,
+                message_ttl=message_ttl,
+                delivery_limit=limit,
+                dead_letters=None if exchange is None else Address(exchange, key),
+                ports=tuple(ports[queue]),
+            )
+            for queue, name, max_length, message_ttl, limit, exchange, key in rows
         }
         self.by_name = {route.name: route for route in self.by_id.values()}
         self._types: dict[str, str] = dict(db.execute("SELECT name, type FROM exchanges").fetchall())

@@ -26,7 +26,10 @@ no session and shares nothing with its parent's.
 **Errors.** `BrokerUnavailable` when the file stays locked for `busy_timeout`, is full, read-only or damaged:
 the transaction is undone, so a publish is either committed or raised.
 
-**Not there.** Headers exchanges, dead-lettering, byte limits and `x-overflow`; queue arguments that are not named in
+**Dead letters.** As RabbitMQ's quorum queues have them (see `dead`). A message given back counts as delivered in vain,
+whether it was rejected, its store was closed or its process died; past `x-delivery-limit` it is a dead letter.
+
+**Limits.** There are no headers exchanges, byte limits or `x-overflow`; queue arguments that are not named in
 `declare_queue` are ignored. A consumer of a queue that is deleted and made again is no longer woken, only served when
 it looks.
 
@@ -38,20 +41,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dure.broker import deliveries, queues
+from dure.broker import deliveries, queues, revocations
 from dure.broker.database import Database
+from dure.broker.deliveries import Moves
 from dure.broker.errors import BrokerUnavailable, QueueLocked
 from dure.broker.liveness import taken_from_the_dead
-from dure.broker.message import Claim, Delivery, Message, QueueDepth, encode_properties
-from dure.broker.routing import Route, Topology
+from dure.broker.message import Claim, Delivery, Message, QueueDepth
+from dure.broker.routing import Topology
 from dure.broker.schema import create_tables
 from dure.broker.session import Session
 from dure.broker.wake import WakeSender
+from dure.revocation import KEPT, Revocation
 
 __all__ = ["Claim", "Delivery", "Message", "QueueDepth", "Store"]
 
@@ -61,8 +67,9 @@ _HOUSEKEEPING_EVERY = 1.0
 class Store:
     """`busy_timeout` is how many seconds to wait for a file that another process keeps locked."""
 
-    def __init__(self, path: str | Path, *, busy_timeout: float = 30.0) -> None:
+    def __init__(self, path: str | Path, *, busy_timeout: float = 30.0, now: Callable[[], float] = time.time) -> None:
         self.path = Path(path)
+        self._now = now
         self._database = Database(self.path, create_tables, busy_timeout=busy_timeout)
         self._wakes = WakeSender()
         self._session: Session | None = None
@@ -95,8 +102,9 @@ class Store:
     ) -> QueueDepth:
         """Make a queue and answer its depth; without a name it gets one.
 
-        Known arguments: `x-max-length`, `x-message-ttl` and `x-expires` (ms). A queue that exists keeps its own.
-        `QueueLocked` when another living session has it exclusively.
+        Known arguments: `x-max-length`, `x-message-ttl` and `x-expires` (ms), `x-delivery-limit`,
+        `x-dead-letter-exchange` and `x-dead-letter-routing-key`. A queue that exists keeps its own, but gets the last
+        three where it has none. `QueueLocked` when another living session has it exclusively.
         """
         name = name or f"amq.gen-{uuid4().hex}"
         owner = self._own_session().id if exclusive else None
@@ -109,7 +117,7 @@ class Store:
                 owner=owner,
                 auto_delete=auto_delete,
                 arguments=arguments or {},
-                now=time.time(),
+                now=self._now(),
             )
             return queues.depth(db.execute(queues.ONE_DEPTH, (name,)).fetchone())
 
@@ -158,17 +166,12 @@ class Store:
 
     def publish(self, messages: Sequence[Message]) -> list[int]:
         """Put all messages into their queues in one transaction; answers how many queues each reached."""
-        rows: list[deliveries.Row] = [
-            (m.priority, m.time_to_live, m.exchange, m.routing_key, encode_properties(m.properties), m.body)
-            for m in messages
-        ]
+        rows = [deliveries.row(message) for message in messages]
         if self._reaches_nobody(messages):
             return [0] * len(messages)
-        with self._database.write() as db:
-            topology = self._current_topology(db)
-            routed = [(row, topology.route(row[2], row[3])) for row in rows]
-            reached = deliveries.insert(db, routed, time.time())
-        self._wake_consumers(reached)
+        with self._moves() as moves:
+            routed = [(row, moves.topology.route(row[2], row[3])) for row in rows]
+            moves.put(routed)
         return [len(routes) for _, routes in routed]
 
     def consume(self, queue: str, *, tag: str | None = None) -> str:
@@ -185,7 +188,7 @@ class Store:
         session = self._live_session()
         if session is not None:
             with self._database.write() as db:
-                queues.remove_consumers(db, session.id, tag, time.time())
+                queues.remove_consumers(db, session.id, tag, self._now())
 
     def claim(
         self, queues: Sequence[str], limit: int, *, ack: Sequence[int] = (), no_ack: bool = False
@@ -200,11 +203,10 @@ class Store:
             self._housekeep(session)
         if not acks and not self._any_ready(claims):
             return [[] for _ in claims]
-        with self._database.write() as db:
-            deliveries.acknowledge(db, session.id, acks)
-            topology = self._current_topology(db)
+        with self._moves() as moves:
+            deliveries.acknowledge(moves.db, session.id, acks)
             self._turns += 1
-            return [self._claim(db, topology, claim, session) for claim in claims]
+            return [self._claim(moves, claim, session) for claim in claims]
 
     def ack(self, tags: Iterable[int]) -> None:
         session = self._live_session()
@@ -213,17 +215,28 @@ class Store:
                 deliveries.acknowledge(db, session.id, tags)
 
     def reject(self, tags: Iterable[int], *, requeue: bool) -> None:
-        """Give messages back to their old places in their queues, or drop them."""
+        """Give messages back to their old places in their queues, or give them up: dead letters, or dropped."""
         session = self._live_session()
-        if session is None:
-            return
-        if not requeue:
-            self.ack(tags)
-            return
+        if session is not None:
+            with self._moves() as moves:
+                (moves.give_back if requeue else moves.reject)(session.id, tags)
+
+    def holds(self, queue: str, ids: Iterable[str]) -> set[str]:
+        """Which of these jobs have a message in the queue, ready or unacknowledged; a job is its message's header `id`,
+        else its correlation id."""
+        found = self._database.read("SELECT id FROM queues WHERE name = ?", (queue,))
+        return deliveries.holding(self._database, found[0][0], set(ids)) if found else set()
+
+    # Cancelled jobs: a log that every worker reads from its start, and goes on reading.
+
+    def revoke(self, ids: Iterable[str], *, terminate: bool) -> None:
+        """Append to the log; a job that is in it already is told again, and never less than before."""
         with self._database.write() as db:
-            returned = deliveries.give_back(db, session.id, tags)
-            topology = self._current_topology(db)
-        self._wake_queues(topology, returned)
+            revocations.append(db, ids, terminate=terminate, at=self._now())
+
+    def revocations(self, after: int = 0) -> list[tuple[int, Revocation]]:
+        """What was appended past a position, each with its own position, in their order."""
+        return [revocations.entry(row) for row in self._database.read(revocations.AFTER, (after,))]
 
     # Waiting.
 
@@ -251,10 +264,8 @@ class Store:
         try:
             if session is not None:
                 try:
-                    with self._database.write() as db:
-                        returned = queues.end_session(db, session.id, time.time())
-                        topology = self._current_topology(db)
-                    self._wake_queues(topology, returned)
+                    with self._moves() as moves:
+                        queues.end_session(moves, session.id)
                 finally:
                     # Even if the row could not go: the lock is free, so others will see that we are gone.
                     session.end()
@@ -275,6 +286,14 @@ class Store:
         """The session, unless there is none or it is the parent's of this forked child."""
         session = self._session
         return session if session is not None and session.process == os.getpid() else None
+
+    @contextmanager
+    def _moves(self) -> Iterator[Moves]:
+        """One transaction that moves messages, and after it a wake for whom they reached."""
+        with self._database.write() as db:
+            moves = Moves(db, self._current_topology(db), self._now())
+            yield moves
+        self._wakes.send({port for route in moves.reached for port in route.ports})
 
     def _current_topology(self, db: Any) -> Topology:
         (version,) = db.execute("SELECT version FROM topology").fetchone()
@@ -298,22 +317,15 @@ class Store:
             self._database.read(f"SELECT 1 FROM queues WHERE ready > 0 AND name IN ({marks}) LIMIT 1", names)  # noqa: S608
         )
 
-    def _claim(self, db: Any, topology: Topology, claim: Claim, session: Session) -> list[Delivery]:
+    def _claim(self, moves: Moves, claim: Claim, session: Session) -> list[Delivery]:
         taken: list[Delivery] = []
-        now = time.time()
         for offset in range(len(claim.queues)):
             # Begin with another queue each time, so that a full one does not starve the rest.
-            route = topology.by_name.get(claim.queues[(offset + self._turns) % len(claim.queues)])
+            route = moves.topology.by_name.get(claim.queues[(offset + self._turns) % len(claim.queues)])
             wanted = claim.limit - len(taken)
             if route is not None and wanted > 0:
-                taken += deliveries.claim(db, route, session.id, wanted, now, no_ack=claim.no_ack)
+                taken += moves.claim(route, session.id, wanted, no_ack=claim.no_ack)
         return taken
-
-    def _wake_consumers(self, routes: Iterable[Route]) -> None:
-        self._wakes.send({port for route in routes for port in route.ports})
-
-    def _wake_queues(self, topology: Topology, ids: Iterable[int]) -> None:
-        self._wake_consumers(topology.by_id[queue] for queue in ids if queue in topology.by_id)
 
     def _leave_to_its_owner(self, queue: str) -> None:
         rows = self._database.read(
@@ -326,27 +338,29 @@ class Store:
                 raise QueueLocked(queue)
 
     def _housekeep(self, session: Session) -> None:
-        """What anyone may do for all: bury dead sessions, drop expired messages and unused queues."""
+        """What anyone may do for all: bury dead sessions, drop what has expired, unused queues and old revocations."""
         self._cleaned_at = time.monotonic()
         if not self._database.read("SELECT 1 FROM sessions WHERE id = ?", (session.id,)):
             self._begin_anew(session)
         for other, lock in self._database.read("SELECT id, lock FROM sessions WHERE id != ?", (session.id,)):
             self._bury_if_dead(other, lock)
-        now = time.time()
-        expired = self._database.read(
-            "SELECT 1 FROM messages WHERE expires_at <= ? AND session IS NULL LIMIT 1", (now,)
-        )
-        unused = self._database.read(queues.UNUSED_QUEUES, (now,))
-        if expired or unused:
+        now = self._now()
+        more = bool(self._database.read(deliveries.EXPIRED, (now,)))
+        while more:
+            with self._moves() as moves:
+                more = moves.drop_expired()
+        if self._database.read(queues.UNUSED_QUEUES, (now,)):
             with self._database.write() as db:
-                deliveries.drop_expired(db, now)
                 for (queue,) in db.execute(queues.UNUSED_QUEUES, (now,)).fetchall():
                     queues.delete_queue(db, queue)
+        if self._database.read(revocations.FORGETTABLE, (now - KEPT,)):
+            with self._database.write() as db:
+                revocations.forget(db, now - KEPT)
 
     def _begin_anew(self, session: Session) -> None:
         """Others took us for dead: someone removed our lock file. What we hold is theirs now, so say so."""
-        with self._database.write() as db:
-            queues.end_session(db, session.id, time.time())
+        with self._moves() as moves:
+            queues.end_session(moves, session.id)
         self._session = None
         session.end()
         raise BrokerUnavailable(str(self.path), "its session was ended by another process")
@@ -355,8 +369,6 @@ class Store:
         with taken_from_the_dead(self.path, lock) as dead:
             if not dead:
                 return False
-            with self._database.write() as db:
-                returned = queues.end_session(db, session, time.time())
-                topology = self._current_topology(db)
-        self._wake_queues(topology, returned)
+            with self._moves() as moves:
+                queues.end_session(moves, session)
         return True
