@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 
 from dure.event import JobEvent
-from dure.job import Job, State
-from dure.ledger import Ledger
+from dure.job import Job, State, Unique
+from dure.ledger import Idempotency, Ledger, Request
 from tests.services import PostgreSQL
 
 NOW = 1_800_000_000.0
@@ -38,10 +41,21 @@ class Database:
                 for statement in statements:
                     connection.execute(statement.encode())
 
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        if self.kind == "sqlite":
+            with contextlib.closing(sqlite3.connect(self.url.removeprefix("sqlite://"))) as connection:
+                return connection.execute(query).fetchall()
+        with psycopg.connect(self.url, autocommit=True) as session:
+            return session.execute(query.encode()).fetchall()
+
+    def due(self) -> dict[str, float | None]:
+        """When each row is due, which the ledger tells of the earliest only."""
+        return dict(self.rows("SELECT id, due_at FROM jobs"))  # type: ignore[arg-type]
+
 
 @contextlib.asynccontextmanager
-async def opened(database: Database) -> AsyncIterator[Ledger]:
-    ledger = Ledger(database.url)
+async def opened(database: Database, **arguments: Any) -> AsyncIterator[Ledger]:
+    ledger = Ledger(database.url, **arguments)
     try:
         async with asyncio.timeout(PATIENCE):
             await ledger.open()
@@ -61,3 +75,37 @@ def told(job_id: str, state: State, at: float = NOW + 50, **fields: Any) -> JobE
 
 async def accepted(ledger: Ledger, *jobs: Job, due: float = NOW) -> None:
     await ledger.accept([(each, due) for each in jobs])
+
+
+def wanted(
+    *jobs: Job, key: str | None = None, print_: str = "same", until: float = NOW + 100, unique: Unique | None = None
+) -> Request:
+    """A request for these jobs; `unique` is the key of each of them."""
+    return Request(
+        jobs=tuple((each, NOW) for each in jobs),
+        unique={each.id: unique for each in jobs} if unique else {},
+        idempotency=Idempotency(key=key, fingerprint=print_, expires_at=until) if key else None,
+    )
+
+
+@contextlib.contextmanager
+def frozen(server: PostgreSQL) -> Iterator[None]:
+    """The server neither answers nor ends its connections, as on a machine that swaps or a disk that hangs."""
+    first = int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
+    pids = [first]
+    os.kill(first, signal.SIGSTOP)  # first: it starts no more of them
+    try:
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and _parent(entry) == first:
+                    os.kill(int(entry.name), signal.SIGSTOP)
+                    pids.append(int(entry.name))
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _parent(process: Path) -> int:
+    return int((process / "stat").read_text().rpartition(")")[2].split()[1])

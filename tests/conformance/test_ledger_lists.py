@@ -5,7 +5,7 @@ import random
 import pytest
 
 from dure.errors import InvalidCursor
-from dure.job import State
+from dure.job import DEAD, JobError, Reason, State
 from dure.ledger import JobFilter, Ledger
 from tests.conformance.ledgers import NOW, accepted, job, told
 
@@ -104,3 +104,76 @@ async def test_open_jobs_are_counted_by_state(ledger: Ledger) -> None:
     await accepted(ledger, job(1), job(2), job(3, state=State.SCHEDULED))
     await ledger.record([told("x", State.SUCCESS), told("y", State.FAILURE)])
     assert await ledger.count_open() == {State.ACCEPTED: 2, State.SCHEDULED: 1, State.FAILURE: 1}
+
+
+# Jobs that failed, counted and grouped.
+
+RAISED = JobError(type="E", message="m", fingerprint="abc")
+
+
+async def failures(ledger: Ledger) -> None:
+    """Ten jobs: two that succeeded or wait, two that raised, and six dead letters, of which one was sent again."""
+    await accepted(ledger, *(job(n) for n in range(10)), job(10, task="t.mul"))
+    ids = [each.id for each in await ledger.oldest_jobs(JobFilter(), limit=99)]
+    raised = {"reason": Reason.ERROR, "error": RAISED}
+    lost = {"reason": Reason.LOST, "error": JobError(type="dure.errors.Lost", message="m")}
+    await ledger.record([told(ids[0], State.SUCCESS)])
+    await ledger.record([told(ids[n], State.FAILURE, NOW + 50 + n, **raised) for n in (2, 3)])
+    await ledger.record([told(ids[n], State.FAILURE, NOW + 50 - n, **lost) for n in (4, 5, 6)])
+    await ledger.record([told(ids[n], State.FAILURE, NOW + n, reason=Reason.EXPIRED) for n in (7, 8, 10)])
+    await ledger.record([told(ids[9], State.REVOKED, reason=Reason.EXPIRED)])
+    await accepted(ledger, job(11, retry_of=ids[5]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"),
+    [
+        (JobFilter(dead=True), [10, 8, 7, 6, 5, 4]),
+        (JobFilter(dead=True, retried=False), [10, 8, 7, 6, 4]),
+        (JobFilter(dead=True, retried=True), [5]),
+        (JobFilter(retried=True), [5]),
+        (JobFilter(retried=False, state=State.ACCEPTED), [11, 1]),
+        (JobFilter(reason="expired"), [10, 9, 8, 7]),
+        (JobFilter(reason="expired", dead=True, task="t.mul"), [10]),
+        (JobFilter(fingerprint="abc"), [3, 2]),
+        (JobFilter(fingerprint="abc", dead=True), []),
+        (JobFilter(dead=True, state=State.SUCCESS), []),
+        (JobFilter(dead=True, until=NOW + 5), [4]),
+    ],
+)
+async def test_failures_are_found_counted_and_listed_from_either_end(
+    ledger: Ledger, wanted: JobFilter, numbers: list[int]
+) -> None:
+    await failures(ledger)
+    assert [int(each.created_at - NOW) for each in (await ledger.jobs(wanted)).jobs] == numbers
+    assert await ledger.count_jobs(wanted) == len(numbers)
+    for limit in (99, 2):
+        oldest = [int(each.created_at - NOW) for each in await ledger.oldest_jobs(wanted, limit=limit)]
+        assert oldest == numbers[::-1][:limit]
+
+
+async def test_each_reason_that_is_dead_counts_as_dead(ledger: Ledger) -> None:
+    await ledger.record([told(reason, State.FAILURE, reason=reason) for reason in Reason])
+    assert {each.reason for each in await ledger.oldest_jobs(JobFilter(dead=True), limit=99)} == DEAD
+
+
+async def test_jobs_that_ended_alike_are_one_group_the_largest_first(ledger: Ledger) -> None:
+    await failures(ledger)
+    groups = await ledger.group_jobs(JobFilter(state=State.FAILURE))
+    assert [(each.task, each.reason, each.count) for each in groups] == [
+        ("t.add", "lost", 3),
+        ("t.add", "expired", 2),
+        ("t.add", "error", 2),
+        ("t.mul", "expired", 1),
+    ]
+    lost = groups[0]
+    assert (lost.first_at, lost.last_at) == (NOW + 44, NOW + 46)
+    assert int(lost.latest.created_at - NOW) == 6
+    assert lost.latest == await ledger.job(lost.latest.id)
+    assert groups[2].fingerprint == "abc"
+    for group in groups:
+        members = JobFilter(state=State.FAILURE, fingerprint=group.fingerprint, task=group.task, reason=group.reason)
+        assert await ledger.count_jobs(members) == group.count
+    assert await ledger.group_jobs(JobFilter(state=State.FAILURE), limit=2) == groups[:2]
+    assert [each.count for each in await ledger.group_jobs(JobFilter(dead=True, retried=False))] == [2, 2, 1]
+    assert await ledger.group_jobs(JobFilter(queue="nowhere")) == []

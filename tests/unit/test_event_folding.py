@@ -7,9 +7,10 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from dure.event import JobEvent, fold, standing
-from dure.job import Job, JobError, State
+from dure.job import Job, JobError, Reason, State
 from dure.wire import read_events
 
 END_RANK = {State.REVOKED: 1, State.FAILURE: 2, State.SUCCESS: 3}
@@ -75,6 +76,27 @@ submitted = st.builds(
     queued_at=times | st.none(),
 )
 
+# As cancelling leaves a row: ended where nobody had begun the job, else as it was.
+cancelled = st.builds(
+    structs.replace,
+    submitted,
+    state=st.just(State.REVOKED),
+    reason=st.just(Reason.REVOKED),
+    finished_at=times,
+    cancel_requested_at=times,
+) | st.builds(
+    structs.replace,
+    submitted,
+    state=st.just(State.STARTED),
+    attempt=st.integers(0, 2),
+    worker=st.just("ours@b"),
+    started_at=times,
+    cancel_requested_at=times,
+)
+
+# The cancellation as an event, for jobs whose row is not there yet.
+revocations = st.builds(JobEvent, job_id=ids, state=st.just(State.REVOKED), at=times, reason=st.just(Reason.REVOKED))
+
 
 def records(events: list[JobEvent], row: Job | None) -> dict[str, Job]:
     found: dict[str, Job] = {} if row is None else {row.id: row}
@@ -91,6 +113,26 @@ def test_any_order_and_any_repetition_give_the_same_record(
     repeated = history + data.draw(st.lists(st.sampled_from(history), max_size=4))
     shuffled = data.draw(st.permutations(repeated))
     assert records(shuffled, row) == records(history, row)
+
+
+@given(st.data(), st.lists(told_events() | revocations, min_size=1, max_size=9), cancelled)
+@settings(max_examples=300)
+def test_events_of_a_cancelled_job_give_the_same_record_in_any_order(
+    data: st.DataObject, history: list[JobEvent], row: Job
+) -> None:
+    repeated = history + data.draw(st.lists(st.sampled_from(history), max_size=4))
+    shuffled = data.draw(st.permutations(repeated))
+    assert records(shuffled, row) == records(history, row)
+
+
+@given(st.lists(told_events() | revocations, min_size=1, max_size=9), cancelled)
+def test_a_cancelled_job_ends_otherwise_only_by_a_workers_word(history: list[JobEvent], row: Job) -> None:
+    mine = [event for event in history if event.job_id == row.id]
+    job = folded(mine, row) if mine else row
+    assert job.cancel_requested_at == row.cancel_requested_at
+    if row.state is State.REVOKED:
+        ends = {event.state for event in mine} & {State.SUCCESS, State.FAILURE}
+        assert job.state is max({State.REVOKED, *ends}, key=lambda state: END_RANK[state])
 
 
 @given(st.lists(told_events(), min_size=1, max_size=9), st.none() | submitted)
@@ -143,6 +185,15 @@ def test_success_is_above_failure_is_above_revoked(low: State, high: State) -> N
         assert folded([first, second]).state is high
     for first, second in itertools.permutations((ENDS[low](timestamp=2.0), ENDS[high](timestamp=1.0))):
         assert folded([first, second]).state is high
+
+
+@pytest.mark.parametrize("end", [State.SUCCESS, State.FAILURE])
+def test_a_worker_that_ran_a_cancelled_job_to_its_end_is_believed(end: State) -> None:
+    row = Job(id="one", state=State.REVOKED, reason="revoked", finished_at=5.0, cancel_requested_at=5.0, changed_at=5.0)
+    for attempt in ({}, {"attempt": 3}):
+        job = folded([told("started", timestamp=1.0, **attempt), ENDS[end](timestamp=2.0, **attempt)], row)
+        assert (job.state, job.worker, job.finished_at, job.cancel_requested_at) == (end, "stock@a", 2.0, 5.0)
+    assert folded([told("started", timestamp=9.0, attempt=2)], row).state is State.REVOKED
 
 
 def test_of_two_ends_of_one_kind_the_first_attempt_holds() -> None:

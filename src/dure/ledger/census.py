@@ -2,8 +2,8 @@
 
 Our own workers announce themselves, with schemas, and their heartbeats say that they are ours; one that a new ledger
 knows only by its heartbeat is asked to announce itself again. A stock `celery worker` says nothing but its heartbeat,
-so it is asked by remote control for its tasks, queues and pool, and told to send task events. It is asked again now
-and then, for a worker may have been restarted with other code under the same name.
+so it is asked by remote control for its tasks, queues and pool, told to send task events, and told which jobs are
+cancelled. It is asked again now and then, for a worker may have been restarted with other code under the same name.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _LOOK_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = 60.0
 _REPLY_SECONDS = 2.0
 _ALIVE_SECONDS = 30.0
+_CANCELLED = 10_000  # of the latest; Celery's own memory holds some more
 OURS = "dure"
 
 
@@ -43,8 +44,10 @@ class Census(Loop):
             strangers = self._strangers(nodes)
             if strangers:
                 # Who did not answer, because it had just begun, is asked again in the next round.
-                for hostname in await self.ask(list(strangers)):
+                answered = await self.ask(list(strangers))
+                for hostname in answered:
                     self._asked[hostname] = (time.time(), strangers[hostname])
+                await self._tell_of_cancelled(sorted(answered))
             self.alive()
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -53,6 +56,12 @@ class Census(Loop):
         silent = [node.hostname for node in nodes if _is_ours(node) and node.online and node.pool is None]
         if silent:
             await self._link.broadcast("dure_announce", {}, destination=silent, timeout=0)
+
+    async def _tell_of_cancelled(self, hostnames: Sequence[str]) -> None:
+        """A stock worker has forgotten whatever was revoked before it started; ours read that for themselves."""
+        ids = await self._ledger.cancelled_ids(limit=_CANCELLED) if hostnames else []
+        if ids:
+            await self._link.broadcast("revoke", {"task_id": ids}, destination=hostnames, timeout=0)
 
     async def ask(self, hostnames: Sequence[str]) -> Set[str]:
         """Switch these workers' events on and record what they tell of themselves; returns who answered."""

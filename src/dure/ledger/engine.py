@@ -19,6 +19,9 @@ from dure.url import file_path, scheme
 
 _BUSY_SECONDS = 10
 
+# libpq: a peer that is gone without a word is noticed within about fifteen seconds, idle or in the middle of a call.
+_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+
 
 @dataclass(frozen=True, slots=True)
 class Engines:
@@ -43,7 +46,7 @@ def _postgresql(url: str, pool_size: int) -> Engines:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        connect_args={"connect_timeout": 5, "application_name": "dure"},
+        connect_args={"connect_timeout": 5, "application_name": "dure", **_ALIVE},
     )
     return Engines(engine, engine)
 

@@ -7,10 +7,10 @@ call is kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
@@ -20,10 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dure.errors import LedgerUnavailable
 from dure.event import JobEvent
 from dure.job import Job, State
-from dure.ledger import reads, writes
+from dure.ledger import keys, reads, silent, writes
 from dure.ledger.engine import connect
+from dure.ledger.keys import Outcome, Request
 from dure.ledger.migrate import migrate
-from dure.ledger.reads import JobFilter, Page
+from dure.ledger.reads import Group, JobFilter, Page
 from dure.node import Node, Running
 from dure.task import Task
 from dure.wire import Announcement, Heartbeat
@@ -32,38 +33,53 @@ P = ParamSpec("P")
 Answer = TypeVar("Answer")
 
 
-def _whole(write: Callable[P, Awaitable[Answer]]) -> Callable[P, Awaitable[Answer]]:
-    """Carry a transaction to its end though its caller is cancelled: cut off in the middle, it would keep its locks."""
+def _whole(
+    write: Callable[Concatenate[Ledger, P], Coroutine[Any, Any, Answer]],
+) -> Callable[Concatenate[Ledger, P], Coroutine[Any, Any, Answer]]:
+    """Carry a transaction to its end though its caller goes away: cut off in the middle, it would keep its locks."""
 
     @wraps(write)
-    async def carried(*args: P.args, **kwargs: P.kwargs) -> Answer:
-        task = asyncio.ensure_future(write(*args, **kwargs))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task])
-            raise
+    async def carried(self: Ledger, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        return await asyncio.shield(self._begin(write(self, *args, **kwargs)))
 
     return carried
 
 
 class Ledger:
-    """One database. `open` brings it to the present schema; `url` is `sqlite:///…` or `postgresql://…`."""
+    """One database. `open` brings it to the present schema; `url` is `sqlite:///…` or `postgresql://…`.
 
-    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+    A question that has no answer after `timeout` seconds raises LedgerUnavailable; a write goes on until the database
+    answers or the connection is lost, also where its caller has gone.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 8, timeout: float = 10.0) -> None:
         self._engines = connect(url, pool_size)
+        self._timeout = timeout
         self._queues: set[str] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         async with _translated():
             await migrate(self._engines.write)
 
     async def close(self) -> None:
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=self._timeout)
         await self._engines.dispose()
 
+    def _begin(self, call: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
+        task = asyncio.create_task(call)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, though its caller may have gone
+
     async def ping(self) -> None:
-        async with self._reading() as connection:
-            await connection.execute(text("SELECT 1"))
+        await self._read(lambda connection: connection.execute(text("SELECT 1")))
 
     @_whole
     async def accept(self, batch: Sequence[tuple[Job, float]]) -> None:
@@ -72,6 +88,51 @@ class Ledger:
             await writes.insert_jobs(connection, batch)
             noted = await self._note_queues(connection, (job.queue for job, _ in batch if job.queue))
         self._queues |= noted
+
+    @_whole
+    async def accept_once(self, requests: Sequence[Request], now: float) -> list[Outcome]:
+        """Insert the jobs of requests with keys, each request all or none; a key that is held answers its jobs."""
+        async with self._writing() as connection:
+            outcomes = await keys.accept_once(connection, requests, now)
+            noted = await self._note_queues(connection, (job.queue for r in requests for job, _ in r.jobs if job.queue))
+        self._queues |= noted
+        return outcomes
+
+    @_whole
+    async def renew_due(self, ids: Sequence[str], until: float) -> None:
+        """Keep rows that are being published from becoming due before `until`."""
+        async with self._writing() as connection:
+            await writes.renew_due(connection, ids, until)
+
+    @_whole
+    async def request_cancel(self, job_id: str, at: float, *, due_at: float) -> Job | None:
+        """Revoke a job that nobody has begun, ask for the end of one that runs; raises JobEnded.
+
+        From `due_at` on the relay may tell the broker.
+        """
+        async with self._writing() as connection:
+            return await writes.request_cancel(connection, job_id, at, due_at)
+
+    @_whole
+    async def mark_revoked(self, ids: Sequence[str]) -> None:
+        async with self._writing() as connection:
+            await writes.mark_revoked(connection, ids)
+
+    @_whole
+    async def mark_checked(self, ids: Sequence[str], at: float) -> None:
+        async with self._writing() as connection:
+            await silent.mark_checked(connection, ids, at)
+
+    @_whole
+    async def drop_expired_keys(self, now: float, *, limit: int = 10_000) -> int:
+        async with self._writing() as connection:
+            return await keys.drop_expired(connection, now, limit)
+
+    @_whole
+    async def fill_arguments(self, told: Mapping[str, tuple[list[Any], dict[str, Any]]]) -> None:
+        """What a dead letter called its task with, for jobs whose arguments nobody knew."""
+        async with self._writing() as connection:
+            await writes.fill_arguments(connection, told)
 
     @_whole
     async def mark_queued(self, ids: Sequence[str], at: float) -> None:
@@ -127,6 +188,27 @@ class Ledger:
     async def some_jobs(self, ids: Sequence[str]) -> dict[str, Job]:
         return await self._read(lambda connection: reads.find_jobs(connection, ids))
 
+    async def oldest_jobs(self, wanted: JobFilter, *, limit: int) -> list[Job]:
+        return await self._read(lambda connection: reads.oldest_jobs(connection, wanted, limit))
+
+    async def count_jobs(self, wanted: JobFilter) -> int:
+        return await self._read(lambda connection: reads.count_jobs(connection, wanted))
+
+    async def group_jobs(self, wanted: JobFilter, *, limit: int = 100) -> list[Group]:
+        return await self._read(lambda connection: reads.group_jobs(connection, wanted, limit))
+
+    async def silent_jobs(self, before: float, *, limit: int) -> list[Job]:
+        return await self._read(lambda connection: silent.silent_jobs(connection, before, limit))
+
+    async def frontiers(self) -> dict[str, float]:
+        return await self._read(silent.frontiers)
+
+    async def expired_jobs(self, before: float, *, limit: int) -> list[Job]:
+        return await self._read(lambda connection: silent.expired_jobs(connection, before, limit))
+
+    async def cancelled_ids(self, *, limit: int) -> list[str]:
+        return await self._read(lambda connection: reads.cancelled_ids(connection, limit))
+
     async def tasks(self) -> list[Task]:
         return await self._read(reads.list_tasks)
 
@@ -146,13 +228,18 @@ class Ledger:
         return await self._read(reads.count_open)
 
     async def _read(self, ask: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
-        async with self._reading() as connection:
-            return await ask(connection)
+        asking = self._begin(self._ask(ask))
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.shield(asking)
+        except TimeoutError:
+            raise LedgerUnavailable(f"no answer in {self._timeout:g} s") from None
+        finally:
+            asking.cancel()  # not waited for: on a database that hangs the driver needs ten seconds more to give up
 
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+    async def _ask(self, ask: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
         async with _translated(), self._engines.read.connect() as connection:
-            yield connection
+            return await ask(connection)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:

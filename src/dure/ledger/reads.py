@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Select, func, literal_column, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dure.errors import InvalidCursor
-from dure.job import Job, State
+from dure.job import DEAD, Job, State
 from dure.ledger import rows
 from dure.ledger.tables import job_tags, jobs, queues, tasks, workers
 from dure.node import Node, Running
@@ -21,9 +22,16 @@ _MAX_SEQ = 2**63 - 1
 
 
 class JobFilter(Struct, frozen=True, kw_only=True):
-    """What to list; None is everything. `since` is inclusive, `until` is not; `text` is looked for in arguments."""
+    """What to list; None is everything. `since` is inclusive, `until` is not; `text` is looked for in arguments.
+
+    `dead` wants only dead letters; `retried` only jobs that were sent again, or only those that were not.
+    """
 
     state: State | None = None
+    reason: str | None = None
+    fingerprint: str | None = None
+    dead: bool = False
+    retried: bool | None = None
     task: str | None = None
     queue: str | None = None
     worker: str | None = None
@@ -38,6 +46,18 @@ class Page(Struct, frozen=True, kw_only=True):
 
     jobs: tuple[Job, ...]
     next: str | None
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """Jobs that ended alike: `latest` is one of them, the others differ in arguments and time."""
+
+    fingerprint: str | None
+    task: str | None
+    reason: str | None
+    count: int
+    first_at: float | None
+    last_at: float | None
+    latest: Job
 
 
 async def find_job(connection: AsyncConnection, job_id: str) -> Job | None:
@@ -61,16 +81,22 @@ async def list_jobs(connection: AsyncConnection, wanted: JobFilter, cursor: str 
     return Page(jobs=tuple(map(rows.read_job, page)), next=_cursor(page[-1]["seq"]) if more else None)
 
 
-def _filtered(query: Select[tuple[object, ...]], wanted: JobFilter) -> Select[tuple[object, ...]]:
+def _filtered(query: Select[Any], wanted: JobFilter) -> Select[Any]:
     where: list[ColumnElement[bool]] = []
     if wanted.state is not None:
         # Written into the statement, not bound: only so can the partial index be chosen.
         where.append(jobs.c.state == literal_column(f"'{wanted.state.value}'"))
         if wanted.state is not State.SUCCESS:
             where.append(jobs.c.state != literal_column("'SUCCESS'"))
-    for column, value in ((jobs.c.task, wanted.task), (jobs.c.queue, wanted.queue), (jobs.c.worker, wanted.worker)):
-        if value is not None:
-            where.append(column == value)
+    for name in ("reason", "fingerprint", "task", "queue", "worker"):
+        if (value := getattr(wanted, name)) is not None:
+            where.append(jobs.c[name] == value)
+    if wanted.dead:
+        where += _dead()
+    if wanted.retried is not None:
+        again = jobs.alias()
+        was = select(again.c.id).where(again.c.retry_of == jobs.c.id).correlate(jobs).exists()
+        where.append(was if wanted.retried else ~was)
     if wanted.tag is not None:
         where.append(jobs.c.id.in_(select(job_tags.c.job_id).where(job_tags.c.tag == wanted.tag)))
     if wanted.since is not None:
@@ -83,6 +109,44 @@ def _filtered(query: Select[tuple[object, ...]], wanted: JobFilter) -> Select[tu
         columns = (jobs.c.args, jobs.c.kwargs, jobs.c.args_repr, jobs.c.kwargs_repr)
         where.append(or_(*(column.icontains(text, autoescape=True) for column in columns for text in sorted(texts))))
     return query.where(*where)
+
+
+def _dead() -> list[ColumnElement[bool]]:
+    failed = jobs.c.state == literal_column("'FAILURE'")
+    return [failed, jobs.c.state != literal_column("'SUCCESS'"), jobs.c.reason.in_(sorted(DEAD))]
+
+
+async def count_jobs(connection: AsyncConnection, wanted: JobFilter) -> int:
+    query = _filtered(select(func.count()).select_from(jobs), wanted)
+    return int(await connection.scalar(query) or 0)
+
+
+async def oldest_jobs(connection: AsyncConnection, wanted: JobFilter, limit: int) -> list[Job]:
+    found = await connection.execute(_filtered(select(jobs), wanted).order_by(jobs.c.seq).limit(limit))
+    return [rows.read_job(row) for row in found.mappings()]
+
+
+async def group_jobs(connection: AsyncConnection, wanted: JobFilter, limit: int) -> list[Group]:
+    """Jobs that ended alike, the largest group first."""
+    by = (jobs.c.fingerprint, jobs.c.task, jobs.c.reason)
+    told = (func.count().label("size"), func.min(jobs.c.finished_at).label("first_at"))
+    last = (func.max(jobs.c.finished_at).label("last_at"), func.max(jobs.c.seq).label("seq"))
+    query = _filtered(select(*by, *told, *last), wanted).group_by(*by).order_by(text("size DESC"), text("seq DESC"))
+    groups = list(await connection.execute(query.limit(limit)))
+    found = await connection.execute(select(jobs).where(jobs.c.seq.in_([group.seq for group in groups])))
+    latest = {row["seq"]: rows.read_job(row) for row in found.mappings()}
+    return [
+        Group(
+            fingerprint=group.fingerprint,
+            task=group.task,
+            reason=group.reason,
+            count=group.size,
+            first_at=group.first_at,
+            last_at=group.last_at,
+            latest=latest[group.seq],
+        )
+        for group in groups
+    ]
 
 
 def _cursor(seq: int) -> str:
@@ -98,6 +162,14 @@ def _read_cursor(cursor: str) -> int:
     if len(raw) != 8 or seq > _MAX_SEQ:
         raise InvalidCursor(cursor)
     return seq
+
+
+async def cancelled_ids(connection: AsyncConnection, limit: int) -> list[str]:
+    """Jobs that were cancelled before anybody had begun them, the latest first."""
+    revoked = [jobs.c.state == literal_column("'REVOKED'"), jobs.c.state != literal_column("'SUCCESS'")]
+    before_start = [jobs.c.cancel_requested_at.is_not(None), jobs.c.attempt.is_(None)]
+    query = select(jobs.c.id).where(*revoked, *before_start).order_by(jobs.c.seq.desc()).limit(limit)
+    return list(await connection.scalars(query))
 
 
 async def list_tasks(connection: AsyncConnection) -> list[Task]:

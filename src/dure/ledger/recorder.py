@@ -81,9 +81,10 @@ class Recorder(Loop):
         if not bare:
             return list(events)
         found = await self._results.fetch(bare)
+        values = {job_id: end.result for job_id, end in found.items() if end.has_result}
         return [
-            structs.replace(event, result=found[event.job_id], has_result=True, result_repr=None)
-            if event.state is State.SUCCESS and not event.has_result and event.job_id in found
+            structs.replace(event, result=values[event.job_id], has_result=True, result_repr=None)
+            if event.state is State.SUCCESS and not event.has_result and event.job_id in values
             else event
             for event in events
         ]

@@ -21,6 +21,7 @@ FOLDED = (
     "result",
     "result_repr",
     "error",
+    "fingerprint",
     "attempt",
     "attempts",
     "worker",
@@ -56,6 +57,11 @@ SUBMITTED = (
     "time_limit",
     "tags",
     "origin",
+    "root_id",
+    "parent_id",
+    "group_id",
+    "retry_of",
+    "unique_key",
     "created_at",
     "eta",
     "expires",
@@ -84,9 +90,14 @@ def submitted_row(job: Job, due_at: float) -> dict[str, Any]:
     return row
 
 
+def told_arguments(args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {"told_args": _encode(args).decode(), "told_kwargs": _encode(kwargs).decode()}
+
+
 def folded_row(job: Job) -> dict[str, Any]:
     row = job_row(job)
-    return {"key": job.id} | {name: row[name] for name in FOLDED}
+    ended = job.state.final and job.attempt is not None
+    return {"key": job.id, "is_ended": ended} | {name: row[name] for name in FOLDED}
 
 
 def read_job(row: RowMapping) -> Job:
@@ -133,5 +144,5 @@ def read_node(row: RowMapping) -> Node:
     return Node(**fields)
 
 
-def encode_error(kind: str, message: str) -> str:
-    return _encode(JobError(type=kind, message=message)).decode()
+def encode_error(error: JobError) -> str:
+    return _encode(error).decode()

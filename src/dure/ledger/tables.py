@@ -1,7 +1,8 @@
 """The tables. Times are seconds since the epoch (UTC) as doubles; JSON is text, so both databases read it alike.
 
 `jobs.seq` orders jobs as they came and carries the cursors of lists. `jobs.due_at` is the relay's: when a row is to
-be published, again or for the first time; NULL once the broker has confirmed it.
+be published, again or for the first time; NULL once the broker has confirmed it. Of a cancelled job it is the
+cancellation that is due. `jobs.checked_at` is the sweeper's: when a silent job was last asked after.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ jobs = Table(
     Column("result", Text),
     Column("result_repr", Text),
     Column("error", Text),
+    Column("fingerprint", String(64)),
     Column("attempt", Integer),
     Column("attempts", Integer, nullable=False),
     Column("worker", Text),
@@ -52,6 +54,8 @@ jobs = Table(
     Column("root_id", String(255)),
     Column("parent_id", String(255)),
     Column("group_id", String(255)),
+    Column("retry_of", String(255)),
+    Column("unique_key", String(255)),
     Column("created_at", Double, nullable=False),
     Column("eta", Double),
     Column("expires", Double),
@@ -59,9 +63,11 @@ jobs = Table(
     Column("received_at", Double),
     Column("started_at", Double),
     Column("finished_at", Double),
+    Column("cancel_requested_at", Double),
     Column("changed_at", Double, nullable=False),
     Column("runtime", Double),
     Column("due_at", Double),
+    Column("checked_at", Double),
     Index("ix_jobs_task", "task", "seq"),
     Index("ix_jobs_created", "created_at"),
     Index(
@@ -76,6 +82,25 @@ jobs = Table(
         "due_at",
         postgresql_where=text("due_at IS NOT NULL"),
         sqlite_where=text("due_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_expires",
+        "expires",
+        postgresql_where=text("expires IS NOT NULL AND state IN ('SCHEDULED', 'ACCEPTED', 'QUEUED')"),
+        sqlite_where=text("expires IS NOT NULL AND state IN ('SCHEDULED', 'ACCEPTED', 'QUEUED')"),
+    ),
+    Index(
+        "ix_jobs_fingerprint",
+        "fingerprint",
+        "seq",
+        postgresql_where=text("fingerprint IS NOT NULL"),
+        sqlite_where=text("fingerprint IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_retry_of",
+        "retry_of",
+        postgresql_where=text("retry_of IS NOT NULL"),
+        sqlite_where=text("retry_of IS NOT NULL"),
     ),
     sqlite_autoincrement=True,
 )
@@ -122,4 +147,23 @@ queues = Table(
     "queues",
     metadata,
     Column("name", String(255), primary_key=True),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("job_ids", Text, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Index("ix_idempotency_keys_expires", "expires_at"),
+)
+
+unique_keys = Table(
+    "unique_keys",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("job_id", String(255), nullable=False),
+    Column("until", String(16), nullable=False),
+    Column("expires_at", Double),
 )

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Update, and_, bindparam, case, func, or_, select, update
+from msgspec import structs
+from sqlalchemy import Boolean, ColumnElement, Update, and_, bindparam, case, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import TableClause
 
+from dure.errors import JobEnded
 from dure.event import JobEvent, fold, unknown
-from dure.job import Job, State
+from dure.job import Job, JobError, Reason, State
 from dure.ledger import rows
 from dure.ledger.tables import job_tags, jobs, queues, tasks, workers
 from dure.node import Node
 from dure.task import Task
 from dure.wire import Heartbeat
 
+# What a record tells of the attempt that its state comes from.
+_OF_AN_ATTEMPT = ("attempt", "worker", "result", "result_repr", "error", "fingerprint", "runtime")
 
-def _insert(connection: AsyncConnection, table: Any) -> Any:
+
+def upsert(connection: AsyncConnection, table: Any) -> Any:
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(table)
 
@@ -35,34 +40,77 @@ async def insert_jobs(connection: AsyncConnection, batch: Sequence[tuple[Job, fl
 async def insert_queues(connection: AsyncConnection, names: Iterable[str]) -> None:
     found = [{"name": name} for name in sorted(set(names))]
     if found:
-        await connection.execute(_insert(connection, queues).on_conflict_do_nothing(), found)
+        await connection.execute(upsert(connection, queues).on_conflict_do_nothing(), found)
 
 
 async def mark_queued(connection: AsyncConnection, ids: Sequence[str], at: float) -> None:
     """The broker has confirmed these messages."""
     waiting = jobs.c.state.in_([State.ACCEPTED.value, State.SCHEDULED.value])
-    # Locked in the order that folding locks in, so that the two cannot wait for each other.
-    locked = select(jobs.c.id).where(jobs.c.id.in_(ids)).order_by(jobs.c.id).with_for_update()
     await connection.execute(
         update(jobs)
-        .where(jobs.c.id.in_(locked.scalar_subquery()))
+        .where(in_order(jobs.c.id.in_(ids)))
         .values(
             queued_at=case((jobs.c.queued_at < at, jobs.c.queued_at), else_=at),
-            due_at=None,
+            # A cancelled job's due time is that of its cancellation.
+            due_at=case((jobs.c.cancel_requested_at.is_not(None), jobs.c.due_at), else_=None),
             state=case((waiting, State.QUEUED.value), else_=jobs.c.state),
             changed_at=case((waiting, at), else_=jobs.c.changed_at),
         )
     )
 
 
-async def fail_accepted(connection: AsyncConnection, job_id: str, reason: str, message: str, at: float) -> None:
-    """A job whose message can never be published ends here; one that a worker already has is left alone."""
-    error = rows.encode_error("dure.errors.Unroutable", message)
+def in_order(*wanted: ColumnElement[bool]) -> ColumnElement[bool]:
+    """These jobs, locked in the order that folding locks in, so that no two transactions wait for each other."""
+    locked = select(jobs.c.id).where(*wanted).order_by(jobs.c.id).with_for_update()
+    return jobs.c.id.in_(locked.scalar_subquery())
+
+
+async def fill_arguments(connection: AsyncConnection, told: Mapping[str, tuple[list[Any], dict[str, Any]]]) -> None:
+    unknown_yet = and_(jobs.c.id == bindparam("key"), jobs.c.args.is_(None), jobs.c.kwargs.is_(None))
     await connection.execute(
-        update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.attempt.is_(None))
-        .values(state=State.FAILURE.value, reason=reason, error=error, due_at=None, finished_at=at, changed_at=at)
+        update(jobs).where(unknown_yet).values(args=bindparam("told_args"), kwargs=bindparam("told_kwargs")),
+        [{"key": job_id, **rows.told_arguments(*told[job_id])} for job_id in sorted(told)],
     )
+
+
+async def request_cancel(connection: AsyncConnection, job_id: str, at: float, due_at: float) -> Job | None:
+    """The job as it is afterwards: REVOKED where no worker had begun it, else open and asked to end.
+
+    From `due_at` on the relay may tell the broker of it. Raises JobEnded; None for an unknown id.
+    """
+    query = select(jobs).where(jobs.c.id == job_id).with_for_update()
+    row = (await connection.execute(query)).mappings().first()
+    if row is None:
+        return None
+    job = rows.read_job(row)
+    if job.state is State.REVOKED or (job.state is State.STARTED and job.cancel_requested_at is not None):
+        return job
+    if job.state.final:
+        raise JobEnded(job)
+    values: dict[str, Any] = {"cancel_requested_at": at, "due_at": due_at}
+    if job.state is not State.STARTED:
+        values |= dict.fromkeys(_OF_AN_ATTEMPT)
+        values |= {"state": State.REVOKED, "reason": Reason.REVOKED, "finished_at": at, "changed_at": at}
+    if job.state is State.SCHEDULED and row["due_at"] == job.eta:
+        values["due_at"] = None  # no relay has taken it yet, so there is no message to speak of
+    await connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
+    return structs.replace(job, **{name: value for name, value in values.items() if name != "due_at"})
+
+
+async def mark_revoked(connection: AsyncConnection, ids: Sequence[str]) -> None:
+    """The broker keeps these cancellations."""
+    cancelled = in_order(jobs.c.id.in_(ids), jobs.c.cancel_requested_at.is_not(None))
+    await connection.execute(update(jobs).where(cancelled).values(due_at=None))
+
+
+async def fail_accepted(connection: AsyncConnection, job_id: str, reason: str, message: str, at: float) -> None:
+    """A job whose message can never be published ends here; one that a worker has, or that is cancelled, is left
+    alone."""
+    error = JobError(type="dure.errors.Unroutable", message=message)
+    end = JobEvent(job_id=job_id, state=State.FAILURE, at=at, reason=reason, error=error)
+    job = (await _locked(connection, [job_id])).get(job_id)
+    if job is not None and job.attempt is None and job.cancel_requested_at is None:
+        await fold_events(connection, [end])
 
 
 async def claim_due(connection: AsyncConnection, now: float, lease: float, limit: int) -> list[Job]:
@@ -76,6 +124,12 @@ async def claim_due(connection: AsyncConnection, now: float, lease: float, limit
     return [rows.read_job(row) for row in result.mappings()]
 
 
+async def renew_due(connection: AsyncConnection, ids: Sequence[str], until: float) -> None:
+    """These rows are still being published: they are not due for others before `until`."""
+    still = in_order(jobs.c.id.in_(ids), jobs.c.due_at.is_not(None))
+    await connection.execute(update(jobs).where(still).values(due_at=until))
+
+
 async def insert_unknown(connection: AsyncConnection, events: Sequence[JobEvent]) -> None:
     """Blank rows for jobs that plain Celery code sent, in a transaction of their own.
 
@@ -87,7 +141,7 @@ async def insert_unknown(connection: AsyncConnection, events: Sequence[JobEvent]
     known = set(await connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(list(first)))))
     blank = [rows.job_row(unknown(first[job_id])) for job_id in sorted(first.keys() - known)]
     if blank:
-        await connection.execute(_insert(connection, jobs).on_conflict_do_nothing(), blank)
+        await connection.execute(upsert(connection, jobs).on_conflict_do_nothing(), blank)
 
 
 async def fold_events(connection: AsyncConnection, events: Sequence[JobEvent]) -> list[Job]:
@@ -110,7 +164,10 @@ async def fold_events(connection: AsyncConnection, events: Sequence[JobEvent]) -
 
 def _fold_statement() -> Update:
     values: dict[str, Any] = {name: bindparam(name) for name in rows.FOLDED}
-    return update(jobs).where(jobs.c.id == bindparam("key")).values(**values, due_at=None)
+    # A worker's word shows that there is a message, so nothing is due; but a cancellation still is, until the end.
+    cancelled = and_(jobs.c.cancel_requested_at.is_not(None), bindparam("is_ended", type_=Boolean()).is_(False))
+    due_at = case((cancelled, jobs.c.due_at), else_=None)
+    return update(jobs).where(jobs.c.id == bindparam("key")).values(**values, due_at=due_at)
 
 
 _FOLD = _fold_statement()
@@ -125,7 +182,7 @@ async def upsert_tasks(connection: AsyncConnection, announced: Sequence[Task]) -
     """The latest word on each task; a name alone never replaces a schema."""
     if not announced:
         return
-    insert = _insert(connection, tasks)
+    insert = upsert(connection, tasks)
     told = insert.excluded
     newer = and_(
         told.announced_at >= tasks.c.announced_at,
@@ -146,7 +203,7 @@ async def upsert_workers(
     told += [rows.node_row(_beating(beat), announced=False) for beat in heartbeats]
     if told:
         told.sort(key=lambda row: row["hostname"])
-        insert = _insert(connection, workers)
+        insert = upsert(connection, workers)
         await connection.execute(
             insert.on_conflict_do_update(index_elements=["hostname"], set_=_merged(insert.excluded)), told
         )
