@@ -1,22 +1,25 @@
 """Brokers for the conformance suite of links, and what is asked of them."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kombu import Connection
 
 import dure.broker  # noqa: F401 - teaches kombu dure://
 from dure.client.connect import connect
-from dure.link import EventFeed, Link
+from dure.dead import DeadLetter
+from dure.link import Feed, Link
 from dure.settings import Settings
 from dure.wire import EVENT_EXCHANGE, Message
 from tests.services import RabbitMQ
 
-PATIENCE = 20.0
+Item = TypeVar("Item")
 
+PATIENCE = 20.0
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -62,9 +65,28 @@ async def depth(link: Link, name: str) -> tuple[int, int, bool]:
     return found.messages, found.consumers, found.exists
 
 
-async def read(feed: EventFeed, count: int) -> list[bytes]:
-    bodies: list[bytes] = []
+async def read(feed: Feed[Item], count: int) -> list[Item]:
+    items: list[Item] = []
     async with asyncio.timeout(PATIENCE):
-        while len(bodies) < count:
-            bodies += await feed.batch(500)
-    return bodies
+        while len(items) < count:
+            items += await feed.batch(500)
+    return items
+
+
+def job_message(queue: str, job_id: str, **properties: Any) -> Message:
+    plain = message(queue)
+    return Message("", queue, plain.body, {"id": job_id, "task": "t"}, plain.properties | properties)
+
+
+def reject(broker: Broker, queue: str, *, requeue: bool = False) -> None:
+    """What a consumer does that gives the queue's next message up, or back."""
+    with broker.kombu() as connection, connection.channel() as channel:
+        deadline = time.monotonic() + PATIENCE
+        while (found := channel.basic_get(queue)) is None:
+            assert time.monotonic() < deadline
+        channel.basic_reject(found.delivery_tag, requeue=requeue)
+
+
+async def letters(feed: Feed[DeadLetter], count: int) -> list[tuple[str | None, str, str | None]]:
+    """Of each letter its job, reason and queue."""
+    return [(letter.job_id, letter.reason, letter.queue) for letter in await read(feed, count)]

@@ -138,7 +138,9 @@ def workers(broker: Broker, tmp_path: Path) -> Iterator[list[str]]:
             process.wait()
 
 
-async def test_workers_answer_a_broadcast_and_only_those_that_are_meant(link: Link, workers: list[str]) -> None:
+async def test_workers_answer_a_broadcast_if_they_are_meant_and_hear_of_revoked_jobs(
+    link: Link, workers: list[str]
+) -> None:
     # A worker is ready a moment before it listens.
     async def all_answer() -> bool:
         return set(await link.broadcast("ping", {}, timeout=0.5)) == set(workers)
@@ -156,6 +158,13 @@ async def test_workers_answer_a_broadcast_and_only_those_that_are_meant(link: Li
     assert set(one) == set(workers)
     assert "celery.ping" not in two[workers[0]]
     assert await link.broadcast("ping", {}, timeout=0) == {}
+    await link.revoke(["a", "b"], terminate=True)
+
+    async def all_know() -> bool:
+        told = await link.broadcast("revoked", {}, destination=workers, timeout=PATIENCE)
+        return [sorted(told[name]) for name in workers] == [["a", "b"]] * 2
+
+    await until(all_know)
 
 
 async def test_a_broadcast_that_nobody_hears_has_no_answer(link: Link) -> None:

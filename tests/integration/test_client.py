@@ -14,7 +14,7 @@ from kombu import Connection
 
 import dure.broker  # noqa: F401 - teaches kombu dure://
 from dure import Dure, InvalidSubmission, JobFailed, LedgerUnavailable, ResultTimeout, State, Submission, UnknownTask
-from dure.errors import UnknownJob
+from dure.errors import IdempotencyConflict, JobEnded, UnknownJob
 from dure.gateway.runtime import running
 from dure.ledger import JobFilter
 from dure.settings import Settings
@@ -256,6 +256,51 @@ async def test_many_submissions_at_once_share_transactions(client: Dure) -> None
     await asyncio.gather(*(client.submit("shop.add", n, delay=600) for n in range(300)))
     assert sum(batches) == 300
     assert len(batches) < 30
+
+
+# Keys, and cancelling.
+
+
+async def test_a_submission_made_again_with_its_key_is_the_same_job(client: Dure) -> None:
+    key, more = uuid4().hex, {"delay": 600, "idempotency_key": uuid4().hex}
+    handles = await asyncio.gather(*(client.submit("shop.add", 1, y=2, **more) for _ in range(10)))
+    assert len({handle.id for handle in handles}) == 1
+    many = [Submission(task="shop.add", args=[n], options={"delay": 600}) for n in range(3)]
+    first, again = [await client.submit_many(many, idempotency_key=key) for _ in range(2)]
+    assert [handle.id for handle in first] == [handle.id for handle in again]
+    with pytest.raises(IdempotencyConflict):
+        await client.submit_many(many[:2], idempotency_key=key)
+    for bad in ("", "x" * 256, "a\x00"):
+        with pytest.raises(InvalidSubmission):
+            await client.submit("shop.add", 1, idempotency_key=bad)
+
+
+async def test_while_a_job_holds_a_unique_key_it_is_the_answer(client: Dure) -> None:
+    key = uuid4().hex
+    first = await client.submit("shop.add", 1, unique_key=key)
+    assert await first.result(timeout=PATIENCE) == 3
+    await becomes(client, first.id, State.SUCCESS)
+    handles = await asyncio.gather(*(client.submit("shop.add", n, unique_key=key, delay=600) for n in range(10)))
+    (second,) = {handle.id for handle in handles}
+    assert second != first.id
+    assert (await client.job(second)).unique_key == key
+
+
+async def test_a_job_that_nobody_has_begun_is_cancelled_for_good(client: Dure) -> None:
+    later = await client.submit("shop.add", 1, delay=600)
+    waiting = await client.submit("shop.add", 1, queue=f"nobody-{uuid4().hex[:6]}")
+    await becomes(client, waiting.id, State.QUEUED)
+    for handle in (later, waiting):
+        cancelled = await client.cancel(handle.id)
+        assert (cancelled.state, cancelled.reason) == (State.REVOKED, "revoked")
+        assert await client.cancel(handle.id) == cancelled == await client.job(handle.id)
+    ended = await client.submit("shop.add", 1)
+    await ended.result(timeout=PATIENCE)
+    await becomes(client, ended.id, State.SUCCESS)
+    with pytest.raises(JobEnded):
+        await client.cancel(ended.id)
+    with pytest.raises(UnknownJob):
+        await client.cancel("nobody")
 
 
 # A broker that is away.

@@ -1,13 +1,16 @@
 import base64
 import contextlib
 import http.client
+import json
 import os
+import signal
 import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.services.service import HOST, Service, ServiceFailed, free_port
+from tests.services.supervisor import descendants
 
 
 @dataclass(kw_only=True)
@@ -20,6 +23,8 @@ class RabbitMQ(Service):
     management_port: int = field(default_factory=free_port)
     distribution_port: int = field(default_factory=free_port)
     epmd_port: int = field(default_factory=free_port)
+    more: str = ""  # further lines of rabbitmq.conf
+    advanced: str = "[]"
 
     @property
     def url(self) -> str:
@@ -51,15 +56,40 @@ class RabbitMQ(Service):
             raise ServiceFailed(self.name, f"answered {response.status} to {method} {path}", content.decode())
         return content
 
+    def user(self, url: str, name: str, *, may_declare: str) -> str:
+        """The URL of a vhost for a user who can make those queues and exchanges whose name matches."""
+        vhost = url.rpartition("/")[2]
+        self.api("PUT", f"users/{name}", json.dumps({"password": "guest", "tags": ""}))
+        allowed = {"configure": may_declare, "write": ".*", "read": ".*"}
+        self.api("PUT", f"permissions/{vhost}/{name}", json.dumps(allowed))
+        return url.replace("guest:guest", f"{name}:guest")
+
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` says; takes about a second."""
         program = Path(self._program()).with_name("rabbitmqctl")
         command = [str(program), "--quiet", *arguments]
         return subprocess.run(command, env=self._environment(), check=True, capture_output=True, text=True).stdout
 
+    def alarm(self, on: bool) -> None:
+        """Whether it is short of memory, so that it blocks whoever publishes next."""
+        self.ctl("set_vm_memory_high_watermark", "0.0000001" if on else "0.4")
+
+    def freeze(self) -> None:
+        """It answers nothing any more, and its connections stay: what a machine does that hangs."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        for process in descendants(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
     def _prepare(self) -> None:
         (self.folder / "environment").touch()
-        (self.folder / "advanced.config").write_text("[].\n")
+        (self.folder / "advanced.config").write_text(f"{self.advanced}.\n")
         (self.folder / "plugins").write_text("[rabbitmq_management].\n")
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {HOST}:{self.port}\n"
@@ -70,7 +100,7 @@ class RabbitMQ(Service):
             "disk_free_limit.absolute = 50MB\n"
             "log.console = true\n"
             "log.console.level = warning\n"
-            "log.file = false\n"
+            f"log.file = false\n{self.more}"
         )
 
     def _command(self) -> list[str]:

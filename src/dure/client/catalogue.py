@@ -28,7 +28,7 @@ class Catalogue:
         self._ledger = ledger
         self._version: tuple[int, float] | None = None
         self._looked_at = float("-inf")
-        self._looking = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
         self._tasks: dict[str, Task] = {}
         self._checks: dict[str, ArgumentCheck] = {}
 
@@ -41,18 +41,27 @@ class Catalogue:
         return MappingProxyType(self._tasks)
 
     async def refresh(self, within: float = _FRESH_SECONDS) -> None:
-        """Look again, unless that was done in the last `within` seconds; who comes meanwhile waits for the answer."""
+        """Look again, unless that was done in the last `within` seconds; who comes meanwhile shares the answer, or the
+        LedgerUnavailable."""
         if time.monotonic() - self._looked_at < within:
             return
-        async with self._looking:
-            if time.monotonic() - self._looked_at < within:
-                return
-            version = await self._ledger.catalogue_version()
-            if version != self._version:
-                self._tasks = {task.name: task for task in await self._ledger.tasks()}
-                self._checks = {}
-                self._version = version
-            self._looked_at = time.monotonic()
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(self._looked)
+        await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
+        version = await self._ledger.catalogue_version()
+        if version != self._version:
+            self._tasks = {task.name: task for task in await self._ledger.tasks()}
+            self._checks = {}
+            self._version = version
+        self._looked_at = time.monotonic()
+
+    def _looked(self, looking: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not looking.cancelled():
+            looking.exception()  # seen, though nobody may wait for it any more
 
     def defines(self, queue: str) -> bool:
         """Whether it is a queue that an announced task is routed to, so that plain Celery code sends there too."""

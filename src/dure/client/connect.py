@@ -11,6 +11,4 @@ from dure.url import scheme
 
 def connect(settings: Settings) -> Link:
     """A link that is not open yet."""
-    if scheme(settings.broker) == "dure":
-        return EmbeddedLink(settings.broker, event_queue=settings.event_queue, event_limit=settings.event_limit)
-    return RabbitLink(settings)
+    return EmbeddedLink(settings) if scheme(settings.broker) == "dure" else RabbitLink(settings)

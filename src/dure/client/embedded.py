@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from dure.broker.store import Message as StoredMessage
 from dure.broker.store import Store
+from dure.client.embedded_feed import EmbeddedFeed, StoreThread, answer, body, letter
 from dure.client.replies import Replies, question
+from dure.client.revoking import orders, portions
+from dure.dead import DeadLetter
 from dure.errors import LinkDown, Unroutable
-from dure.link import EventBatch, EventFeed
+from dure.link import EventFeed
 from dure.node import QueueDepth
+from dure.settings import Settings
 from dure.url import file_path
 from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message
 
 Answer = TypeVar("Answer")
 
-_LOOK_SECONDS = 1.0  # the store asks to be claimed from once a second, wake or no wake
-
 
 class EmbeddedLink:
     """One store publishes and answers questions; each feed has its own."""
 
-    def __init__(self, url: str, *, event_queue: str, event_limit: int) -> None:
-        self.url = url
-        self._path = file_path(url)
-        self._event_queue = event_queue
-        self._event_limit = event_limit
-        self._calls: _StoreThread | None = None
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.broker
+        self._path = file_path(settings.broker)
+        self._settings = settings
+        self._calls: StoreThread | None = None
+        self._declared: set[str] = set()
 
     @property
     def connected(self) -> bool:
@@ -38,17 +40,18 @@ class EmbeddedLink:
 
     async def open(self) -> None:
         if self._calls is None:
-            self._calls = _StoreThread(Store(self._path))
+            self._calls = StoreThread(Store(self._path))
 
     async def close(self) -> None:
         calls, self._calls = self._calls, None
+        self._declared.clear()
         if calls is not None:
             await calls.close()
 
     async def ping(self) -> None:
-        await self._call(lambda store: store.depth(self._event_queue))
+        await self._call(lambda store: store.depth(self._settings.event_queue))
 
-    async def publish(self, messages: Sequence[Message]) -> Sequence[BaseException | None]:
+    async def publish(self, messages: Sequence[Message]) -> Sequence[LinkDown | Unroutable | None]:
         stored = [
             StoredMessage(m.exchange, m.routing_key, m.body, {**m.properties, "headers": m.headers}) for m in messages
         ]
@@ -57,12 +60,37 @@ class EmbeddedLink:
         except LinkDown as exc:
             return [exc] * len(messages)
         return [
-            None if count or message.exchange == CONTROL_EXCHANGE else Unroutable(message.routing_key)
+            None if count or message.exchange == CONTROL_EXCHANGE else self._unroutable(message.routing_key)
             for count, message in zip(reached, messages, strict=True)
         ]
 
+    def _unroutable(self, queue: str) -> Unroutable:
+        self._declared.discard(queue)
+        return Unroutable(queue)
+
     async def declare_queue(self, name: str, *, defined_by_application: bool = False) -> None:
-        await self._call(lambda store: store.depth(name) or store.declare_queue(name))
+        """Whoever defines it, and even if it exists: its dead letters are kept, for here nobody is refused for that."""
+        if name not in self._declared:
+            await self._call(lambda store: self._declare(store, name))
+            self._declared.add(name)
+
+    def _declare(self, store: Store, name: str) -> None:
+        self._declare_dead(store)
+        if name != self._settings.dead_queue:
+            arguments = {
+                "x-dead-letter-exchange": self._settings.dead_queue,
+                "x-delivery-limit": self._settings.delivery_limit,
+            }
+            store.declare_queue(name, arguments=arguments)
+
+    def _declare_dead(self, store: Store) -> None:
+        name = self._settings.dead_queue
+        store.declare_exchange(name, "fanout")
+        store.declare_queue(name)
+        store.bind(name, name)
+
+    async def holds(self, queue: str, ids: Sequence[str]) -> frozenset[str] | None:
+        return frozenset(await self._call(lambda store: store.holds(queue, ids)))
 
     async def queues(self, names: Iterable[str]) -> Sequence[QueueDepth]:
         wanted = list(names)
@@ -77,19 +105,32 @@ class EmbeddedLink:
     async def events(self, patterns: Sequence[str], *, durable: bool) -> EventFeed:
         def bind(store: Store) -> str:
             store.declare_exchange(EVENT_EXCHANGE, "topic")
-            name = self._event_queue if durable else f"{self._event_queue}.{uuid4().hex}"
+            name = self._settings.event_queue if durable else f"{self._settings.event_queue}.{uuid4().hex}"
             store.declare_queue(
-                name, durable=durable, exclusive=not durable, arguments={"x-max-length": self._event_limit}
+                name, durable=durable, exclusive=not durable, arguments={"x-max-length": self._settings.event_limit}
             )
             for pattern in patterns:
                 store.bind(name, EVENT_EXCHANGE, pattern)
             store.consume(name)
             return name
 
-        if self._calls is None:
-            raise LinkDown(self.url, "the link is not open")
-        thread = _StoreThread(Store(self._path))
-        return EmbeddedFeed(thread, await thread.call(bind), acknowledges=durable)
+        thread, name = await self._beside(bind)
+        return EmbeddedFeed(thread, name, body, acknowledges=durable)
+
+    async def dead_letters(self) -> EmbeddedFeed[DeadLetter]:
+        def declare(store: Store) -> str:
+            self._declare_dead(store)
+            store.consume(self._settings.dead_queue)
+            return self._settings.dead_queue
+
+        thread, name = await self._beside(declare)
+        return EmbeddedFeed(thread, name, letter, acknowledges=True)
+
+    async def revoke(self, ids: Sequence[str], *, terminate: bool) -> None:
+        revoked = portions(ids, terminate=terminate, at=time.time())
+        await self._call(lambda store: store.revoke(ids, terminate=terminate))
+        for order in orders(revoked):
+            await self.broadcast("revoke", order, timeout=0)
 
     async def broadcast(
         self,
@@ -103,7 +144,7 @@ class EmbeddedLink:
         if not await self._call(lambda store: store.exchange_exists(CONTROL_EXCHANGE)):
             return {}
         if not timeout:
-            await self.publish([message])
+            await self._tell(message)
             return {}
         return await self._ask(message, route, replies, timeout)
 
@@ -114,11 +155,10 @@ class EmbeddedLink:
             store.bind(route, REPLY_EXCHANGE, route)
             store.consume(route)
 
-        thread = _StoreThread(Store(self._path))
+        thread, _ = await self._beside(listen)
         try:
-            await thread.call(listen)
-            await self.publish([message])
-            gathering = asyncio.create_task(_gather(EmbeddedFeed(thread, route, acknowledges=False), replies))
+            await self._tell(message)
+            gathering = asyncio.create_task(_gather(EmbeddedFeed(thread, route, answer, acknowledges=False), replies))
             try:
                 return await replies.collect(timeout)
             finally:
@@ -127,85 +167,32 @@ class EmbeddedLink:
         finally:
             await thread.close()
 
+    async def _tell(self, message: Message) -> None:
+        for outcome in await self.publish([message]):
+            if outcome is not None:
+                raise outcome
+
     async def _call(self, ask: Callable[[Store], Answer]) -> Answer:
         if self._calls is None:
             raise LinkDown(self.url, "the link is not open")
         return await self._calls.call(ask)
 
-
-class EmbeddedFeed:
-    """Claims from one queue; sleeps on the store's wake socket while it is empty."""
-
-    def __init__(self, thread: _StoreThread, queue: str, *, acknowledges: bool) -> None:
-        self._thread = thread
-        self._queue = queue
-        self._acknowledges = acknowledges
-        self._given: list[int] = []
-        self._wake = asyncio.Event()
-        self._ear = thread.store.fileno()
-        asyncio.get_running_loop().add_reader(self._ear, self._woken)
-
-    async def deliveries(self, limit: int) -> Sequence[tuple[Mapping[str, Any], bytes]]:
-        """Wait for the next messages, as headers and body."""
-        while True:
-            self._wake.clear()
-            claimed = await self._thread.call(
-                lambda store: store.claim([self._queue], limit, no_ack=not self._acknowledges)
-            )
-            if claimed:
-                break
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-        if self._acknowledges:
-            self._given += [delivery.tag for delivery in claimed]
-        return [(d.message.properties.get("headers") or {}, _bytes(d.message.body)) for d in claimed]
-
-    async def batch(self, limit: int) -> EventBatch:
-        return [body for _, body in await self.deliveries(limit)]
-
-    async def ack(self) -> None:
-        given, self._given = self._given, []
-        if given:
-            await self._thread.call(lambda store: store.ack(given))
-
-    async def close(self) -> None:
-        self.stop_listening()
-        await self._thread.close()
-
-    def stop_listening(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._ear)
-
-    def _woken(self) -> None:
-        self._thread.store.drain_wakes()
-        self._wake.set()
+    async def _beside(self, prepare: Callable[[Store], Answer]) -> tuple[StoreThread, Answer]:
+        """A store and thread of a reader's own, and what it was prepared with."""
+        if self._calls is None:
+            raise LinkDown(self.url, "the link is not open")
+        thread = StoreThread(Store(self._path))
+        try:
+            return thread, await thread.call(prepare)
+        except BaseException:
+            await thread.close()
+            raise
 
 
-class _StoreThread:
-    """One store and the thread that talks to its file."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="dure-store")
-
-    async def call(self, ask: Callable[[Store], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, ask, self.store)
-
-    async def close(self) -> None:
-        await self.call(Store.close)
-        self._executor.shutdown(wait=False)
-
-
-async def _gather(feed: EmbeddedFeed, replies: Replies) -> None:
+async def _gather(feed: EmbeddedFeed[tuple[Mapping[str, Any], bytes]], replies: Replies) -> None:
     try:
         while True:
-            for headers, body in await feed.deliveries(100):
-                replies.take(headers, body)
+            for headers, content in await feed.batch(100):
+                replies.take(headers, content)
     finally:
         feed.stop_listening()
-
-
-def _bytes(body: bytes | str) -> bytes:
-    return body.encode() if isinstance(body, str) else body

@@ -33,6 +33,11 @@ class JobHandle(Generic[R_co]):
         self._job = await self._dure.job(self.id)
         return self._job
 
+    async def cancel(self) -> Job:
+        """As `Dure.cancel`."""
+        self._job = await self._dure.cancel(self.id)
+        return self._job
+
     async def wait(self, timeout: float | None = None) -> Job:
         """The record once the job has ended, however it ended. Raises ResultTimeout after `timeout` seconds."""
         ended = await self._dure.waiting.wait(self._job, timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from dure.errors import FieldError, InvalidSubmission
-from dure.job import Options
+from dure.job import Options, Unique, Until
 
 _YEARS_100 = 100 * 366 * 86_400.0
 _NUMBER = re.compile(r"[+-]?[\d._]*(e[+-]?\d+)?", re.IGNORECASE)
@@ -36,6 +36,7 @@ def _written(moment: Any) -> Any:
 
 Moment = Annotated[datetime, BeforeValidator(_written)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+UniqueKey = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
 QueueName = Annotated[
     str,
     # What pamqp lets through; a name beyond it could be stored but never published.
@@ -58,6 +59,15 @@ class SubmitOptions(BaseModel):
     retries: int | None = Field(None, ge=0, le=1000, description="How often a failed job is tried again.")
     time_limit: float | None = Field(None, gt=0, le=_YEARS_100, description="Most seconds that one attempt may run.")
     tags: list[Tag] = Field(default_factory=list, max_length=32, description="Words to find the job by.")
+    unique_key: UniqueKey | None = Field(
+        None, description="While a job holds this key, submitting answers with that job instead of making a second."
+    )
+    unique_until: Literal["started", "finished"] | None = Field(
+        None, description="Until when the job holds its unique key; `finished` if not said."
+    )
+    unique_for: float | None = Field(
+        None, gt=0, le=_YEARS_100, description="Seconds that the unique key is held, however the job fares."
+    )
 
     @field_validator("eta", "expires")
     @classmethod
@@ -70,6 +80,14 @@ class SubmitOptions(BaseModel):
     def _one_start(self) -> SubmitOptions:
         if self.delay is not None and self.eta is not None:
             raise ValueError("delay and eta exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _one_scope(self) -> SubmitOptions:
+        if self.unique_until is not None and self.unique_for is not None:
+            raise ValueError("unique_until and unique_for exclude each other")
+        if self.unique_key is None and (self.unique_until is not None or self.unique_for is not None):
+            raise ValueError("unique_until and unique_for need a unique_key")
         return self
 
     def at(self, now: float) -> Options:
@@ -88,7 +106,15 @@ class SubmitOptions(BaseModel):
             retries=self.retries,
             time_limit=self.time_limit,
             tags=tuple(dict.fromkeys(self.tags)),
+            unique=self._unique(now),
         )
+
+    def _unique(self, now: float) -> Unique | None:
+        if self.unique_key is None:
+            return None
+        if self.unique_for is not None:
+            return Unique(key=self.unique_key, until=Until.TIME, expires_at=now + self.unique_for)
+        return Unique(key=self.unique_key, until=Until(self.unique_until or "finished"))
 
 
 OPTION_NAMES = frozenset(SubmitOptions.model_fields)

@@ -1,153 +1,145 @@
 """The link to RabbitMQ, on aiormq.
 
-One connection; one channel publishes, each feed has its own. A lost connection is opened again with a growing pause;
-until then every call raises LinkDown at once, so nobody waits for a broker that is away.
+Two connections: one publishes, the other reads and asks, so that events are read and acknowledged while the broker
+blocks its publishers. Each feed has a channel of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
-from urllib.parse import urlsplit
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-import aiormq
 import structlog
-from aiormq.abc import AbstractChannel, AbstractConnection
-from aiormq.channel import Channel
-from aiormq.exceptions import AMQPChannelError, AMQPError, ChannelNotFoundEntity
-from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import ChannelNotFoundEntity
 
-from dure.client.rabbitmq_feed import RabbitFeed
-from dure.client.rabbitmq_publish import publish_batch
+from dure.client.rabbitmq_connection import RabbitConnection, close_channel
+from dure.client.rabbitmq_feed import Item, RabbitFeed, body, letter
+from dure.client.rabbitmq_publish import RabbitPublisher
+from dure.client.rabbitmq_queues import RabbitQueues
 from dure.client.replies import question
+from dure.client.revoking import orders, portions
+from dure.dead import DeadLetter
 from dure.errors import LinkDown, QueueRefused, Unroutable
 from dure.link import EventFeed
 from dure.node import QueueDepth
+from dure.revocation import STREAM, Revocation, encode
 from dure.settings import Settings
-from dure.url import redact
-from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message
+from dure.wire import CONTROL_EXCHANGE, REPLY_EXCHANGE, Message
 
 log = structlog.get_logger("dure")
 
-_CONNECT_SECONDS = 10
-_FIRST_TRY_SECONDS = 2  # a broker that does not even refuse keeps nobody from starting
 _CONFIRM_SECONDS = 15
-_HEARTBEAT_SECONDS = 10
-_LOST = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
+_SETUP_SECONDS = 10
+_EVENTS_AHEAD = 2000
+_LETTERS_AHEAD = 100  # whole messages, of any size
 
 
 class RabbitLink:
-    """`settings` say where the broker is, what the recorder's queue is called and of which type new queues are."""
+    """`settings` say where the broker is, what its queues are called and how new ones are made.
 
-    def __init__(self, settings: Settings) -> None:
-        self.url = redact(settings.broker)
-        self._settings = settings
-        self._connection: AbstractConnection | None = None
-        self._publishing: Channel | None = None
-        self._declared: set[str] = set()
-        self._detail = "not connected yet"
-        self._task: asyncio.Task[None] | None = None
-        self._tried = asyncio.Event()
+    `confirm_timeout` is how many seconds a batch may take.
+    """
+
+    def __init__(self, settings: Settings, *, confirm_timeout: float = _CONFIRM_SECONDS) -> None:
+        self._reading = RabbitConnection(settings.broker, "reads", self._opened)
+        self._publishing = RabbitConnection(settings.broker, "publishes")
+        self._publisher = RabbitPublisher(self._publishing, timeout=confirm_timeout)
+        self._queues = RabbitQueues(self._reading, settings)
+        self._dead_queue = settings.dead_queue
+        self.url = self._reading.url
 
     @property
     def connected(self) -> bool:
-        return self._publishing is not None and not self._publishing.is_closed
+        return self._publishing.is_open and self._reading.is_open and not self._publishing.blocked
+
+    def _opened(self) -> None:
+        self._queues.forget()
 
     async def open(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._keep_connected(), name="dure-rabbitmq")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_TRY_SECONDS):
-                await self._tried.wait()
+        await asyncio.gather(self._publishing.open(), self._reading.open())
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        self._tried.clear()
-        if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-        await self._disconnect()
+        await asyncio.gather(self._publishing.close(), self._reading.close())
 
     async def ping(self) -> None:
-        async with self._channel():
+        if not self._publishing.is_open:
+            raise self._publishing.down()
+        async with self._reading.question():
             pass
 
-    async def publish(self, messages: Sequence[Message]) -> Sequence[BaseException | None]:
-        channel = self._publishing
-        if channel is None or channel.is_closed:
-            return [self._down()] * len(messages)
-        try:
-            outcomes = await publish_batch(channel, messages, mandatory=True, timeout=_CONFIRM_SECONDS)
-        except _LOST as exc:
-            return [self._down(exc)] * len(messages)
-        return [self._told(outcome) for outcome in outcomes]
-
-    def _told(self, outcome: BaseException | None) -> BaseException | None:
-        if isinstance(outcome, Unroutable):
-            self._declared.discard(outcome.queue)
-            return outcome
-        return None if outcome is None else self._down(outcome)
+    async def publish(self, messages: Sequence[Message]) -> Sequence[LinkDown | Unroutable | None]:
+        outcomes = await self._publisher.publish(messages)
+        for outcome in outcomes:
+            if isinstance(outcome, Unroutable):
+                self._queues.forget(outcome.queue)
+        return outcomes
 
     async def declare_queue(self, name: str, *, defined_by_application: bool = False) -> None:
-        if name in self._declared:
-            return
-        if not (await self._depth(name)).exists:
-            arguments = _of_type(self._settings.new_queue_type(defined_by_application=defined_by_application))
-            async with self._channel() as channel:
-                try:
-                    await channel.queue_declare(name, durable=True, arguments=arguments)
-                except (AMQPChannelError, ValueError) as exc:
-                    raise QueueRefused(name, str(exc)) from exc
-        self._declared.add(name)
+        await self._queues.declare(name, defined_by_application=defined_by_application)
+
+    async def holds(self, queue: str, ids: Sequence[str]) -> frozenset[str] | None:
+        """RabbitMQ tells only its consumers what a queue holds; what can be known is that there is no such queue."""
+        exists = (await self._queues.depth(queue)).exists
+        return None if exists and ids else frozenset()
 
     async def queues(self, names: Iterable[str]) -> Sequence[QueueDepth]:
-        return [await self._depth(name) for name in names]
-
-    async def _depth(self, name: str) -> QueueDepth:
-        async with self._channel() as channel:
-            try:
-                told = await channel.queue_declare(name, passive=True)
-            except ChannelNotFoundEntity:
-                return QueueDepth(name=name, exists=False)
-            except AMQPError as exc:
-                if channel.is_closed and self.connected:  # there, but exclusively another's
-                    log.debug("queue cannot be looked at", queue=name, error=str(exc))
-                    return QueueDepth(name=name)
-                raise
-        return QueueDepth(name=name, messages=told.message_count or 0, consumers=told.consumer_count or 0)
+        return [await self._queues.depth(name) for name in names]
 
     async def events(self, patterns: Sequence[str], *, durable: bool) -> EventFeed:
-        channel = await self._open_channel()
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                return await self._feed(channel, patterns, durable=durable)
-        except _LOST as exc:
-            await _close(channel)
-            raise self._down(exc) from exc
+        queue = await self._queues.bind_events(patterns, durable=durable)
+        return await self._feed(queue, body, prefetch=_EVENTS_AHEAD if durable else None)
 
-    async def _feed(self, channel: AbstractChannel, patterns: Sequence[str], *, durable: bool) -> RabbitFeed:
-        await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
-        name = await self._event_queue(channel) if durable else await _queue_of_its_own(channel)
-        for pattern in patterns:
-            await channel.queue_bind(name, EVENT_EXCHANGE, routing_key=pattern)
-        feed = RabbitFeed(channel, self._down, acknowledges=durable)
-        await feed.start(name)
+    async def dead_letters(self) -> RabbitFeed[DeadLetter]:
+        """Raises QueueRefused where the broker lets us make no queue of dead letters."""
+        self._queues.forget(self._dead_queue)
+        await self._queues.declare_dead()
+        return await self._feed(self._dead_queue, letter, prefetch=_LETTERS_AHEAD)
+
+    async def _feed(
+        self, queue: str, read: Callable[[DeliveredMessage], Item], *, prefetch: int | None
+    ) -> RabbitFeed[Item]:
+        channel = await self._reading.channel()
+        feed = RabbitFeed(self._reading, channel, read, prefetch=prefetch)
+        try:
+            with self._reading.speaking():
+                async with asyncio.timeout(_SETUP_SECONDS):
+                    await feed.start(queue)
+        except BaseException:
+            await close_channel(channel)
+            raise
         return feed
 
-    async def _event_queue(self, channel: AbstractChannel) -> str:
-        """The recorder's queue, which is used as it is where it exists: it may be of another time's settings."""
-        name = self._settings.event_queue
-        if not (await self._depth(name)).exists:
-            await channel.queue_declare(name, durable=True, arguments=self._event_arguments())
-        return name
+    async def revoke(self, ids: Sequence[str], *, terminate: bool) -> None:
+        revoked = portions(ids, terminate=terminate, at=time.time())
+        if not revoked:
+            return
+        try:
+            await self._record(revoked)
+        except (QueueRefused, Unroutable) as exc:
+            log.warning("cancelled jobs are told to running workers only", error=str(exc))
+        for order in orders(revoked):
+            await self.broadcast("revoke", order, timeout=0)
 
-    def _event_arguments(self) -> dict[str, Any]:
-        """What the worker declares as well: whoever comes first creates the queue."""
-        bound = {"x-max-length": self._settings.event_limit, "x-overflow": "drop-head"}
-        return _of_type(self._settings.queue_type) | bound
+    async def _record(self, revoked: Sequence[Revocation]) -> None:
+        properties = {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 2}
+        messages = [Message("", STREAM, encode(portion), {}, properties) for portion in revoked]
+        await self._queues.declare_stream()
+        if any(isinstance(outcome, Unroutable) for outcome in await self._confirmed(messages)):
+            await self._queues.declare_stream()  # it was deleted behind our back: make it again, once
+            for outcome in await self._confirmed(messages):
+                if outcome is not None:
+                    raise outcome
+
+    async def _confirmed(self, messages: Sequence[Message]) -> Sequence[Unroutable | None]:
+        outcomes = []
+        for outcome in await self.publish(messages):
+            if isinstance(outcome, LinkDown):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
 
     async def broadcast(
         self,
@@ -158,104 +150,21 @@ class RabbitLink:
         timeout: float = 1.0,
     ) -> Mapping[str, Any]:
         message, route, replies = question(method, arguments, destination, timeout)
-        async with self._channel() as channel:
+        async with self._reading.question(timeout=timeout + _SETUP_SECONDS) as channel:
             try:
                 await channel.exchange_declare(CONTROL_EXCHANGE, passive=True)
             except ChannelNotFoundEntity:
                 return {}  # no worker has ever listened here
             if not timeout:
-                await publish_batch(channel, [message], mandatory=False, timeout=_CONFIRM_SECONDS)
+                await self._publisher.tell([message])
                 return {}
             await channel.exchange_declare(REPLY_EXCHANGE, exchange_type="direct", durable=False)
             queue = (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
             await channel.queue_bind(queue, REPLY_EXCHANGE, routing_key=route)
 
-            async def take(delivered: Any) -> None:
+            async def take(delivered: DeliveredMessage) -> None:
                 replies.take(delivered.header.properties.headers or {}, bytes(delivered.body))
 
             await channel.basic_consume(queue, take, no_ack=True)
-            await publish_batch(channel, [message], mandatory=False, timeout=_CONFIRM_SECONDS)
+            await self._publisher.tell([message])
             return await replies.collect(timeout)
-
-    async def _keep_connected(self) -> None:
-        async for attempt in AsyncRetrying(
-            wait=wait_random_exponential(multiplier=0.2, max=3), before_sleep=self._lost
-        ):
-            with attempt:
-                await self._connect()
-                attempt.retry_state.attempt_number = 1
-                if self._connection is not None:
-                    await self._connection.closing
-                raise ConnectionError("the connection was closed")
-
-    async def _connect(self) -> None:
-        await self._disconnect()
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            connection = await aiormq.connect(_with_heartbeat(self._settings.broker))
-            self._connection = connection
-            self._declared.clear()
-            self._publishing = cast(Channel, await connection.channel(on_return_raises=True))
-        log.info("connected to the broker", broker=self.url)
-        self._tried.set()
-
-    def _lost(self, state: RetryCallState) -> None:
-        exc = state.outcome.exception() if state.outcome else None
-        self._detail = str(exc) or type(exc).__name__
-        self._publishing = None
-        self._tried.set()
-        log.warning("the broker is away", broker=self.url, error=self._detail)
-
-    async def _disconnect(self) -> None:
-        connection, self._connection, self._publishing = self._connection, None, None
-        if connection is not None:
-            with suppress(*_LOST):
-                async with asyncio.timeout(2):
-                    await connection.close()
-
-    async def _open_channel(self) -> AbstractChannel:
-        connection = self._connection
-        if connection is None or not self.connected:
-            raise self._down()
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                return await connection.channel()
-        except _LOST as exc:
-            raise self._down(exc) from exc
-
-    @asynccontextmanager
-    async def _channel(self) -> Any:
-        """A channel for one question: a broker's «no» closes it."""
-        channel = await self._open_channel()
-        try:
-            yield channel
-        except _LOST as exc:
-            raise self._down(exc) from exc
-        finally:
-            await _close(channel)
-
-    def _down(self, exc: BaseException | None = None) -> LinkDown:
-        return LinkDown(self.url, (str(exc) or type(exc).__name__) if exc is not None else self._detail)
-
-
-async def _queue_of_its_own(channel: AbstractChannel) -> str:
-    return (await channel.queue_declare("", exclusive=True, auto_delete=True)).queue or ""
-
-
-def _of_type(queue_type: str) -> dict[str, Any]:
-    """Classic is what RabbitMQ makes where nothing is said, and Celery says nothing."""
-    return {"x-queue-type": queue_type} if queue_type == "quorum" else {}
-
-
-def _with_heartbeat(url: str) -> str:
-    """aiormq gives a silent peer up after three heartbeats; its default of 60 s is long for those who wait."""
-    query = urlsplit(url).query
-    if "heartbeat=" in query:
-        return url
-    return f"{url}{'&' if query else '?'}heartbeat={_HEARTBEAT_SECONDS}"
-
-
-async def _close(channel: AbstractChannel) -> None:
-    if not channel.is_closed:
-        with suppress(*_LOST):
-            async with asyncio.timeout(2):
-                await channel.close()

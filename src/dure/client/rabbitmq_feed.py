@@ -1,62 +1,81 @@
-"""Events out of a RabbitMQ queue, a batch at a time."""
+"""Messages out of a RabbitMQ queue, a batch at a time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from aiormq.exceptions import AMQPError
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
 
-from dure.errors import LinkDown
-from dure.link import EventBatch
+from dure import dead
+from dure.client.rabbitmq_connection import RabbitConnection, close_channel
+from dure.dead import DeadLetter
 
-_PREFETCH = 2000
+Item = TypeVar("Item")
 
 
-class RabbitFeed:
-    """Reads one queue on a channel of its own; a lost channel ends it with LinkDown."""
+class RabbitFeed(Generic[Item]):
+    """Reads one queue on a channel of its own, each message as what `read` makes of it.
+
+    It ends with LinkDown when the channel or the queue goes. With no `prefetch` nothing is acknowledged.
+    """
 
     def __init__(
-        self, channel: AbstractChannel, down: Callable[[BaseException | None], LinkDown], *, acknowledges: bool
+        self,
+        connection: RabbitConnection,
+        channel: Channel,
+        read: Callable[[DeliveredMessage], Item],
+        *,
+        prefetch: int | None,
     ) -> None:
+        self._connection = connection
         self._channel = channel
-        self._down = down
-        self._acknowledges = acknowledges
+        self._read = read
+        self._prefetch = prefetch
         self._arrived: asyncio.Queue[DeliveredMessage | None] = asyncio.Queue()
         self._given: int | None = None
 
     async def start(self, queue: str) -> None:
-        if self._acknowledges:
-            await self._channel.basic_qos(prefetch_count=_PREFETCH)
-        self._channel.closing.add_done_callback(lambda _: self._arrived.put_nowait(None))
-        await self._channel.basic_consume(queue, self._take, no_ack=not self._acknowledges)
+        if self._prefetch is not None:
+            await self._channel.basic_qos(prefetch_count=self._prefetch)
+        self._channel.closing.add_done_callback(self._end)
+        self._channel.on_consumer_cancel_callbacks.add(self._end)
+        await self._channel.basic_consume(queue, self._take, no_ack=self._prefetch is None)
 
     async def _take(self, delivered: DeliveredMessage) -> None:
         self._arrived.put_nowait(delivered)
 
-    async def batch(self, limit: int) -> EventBatch:
+    def _end(self, _: object) -> None:
+        self._arrived.put_nowait(None)
+
+    async def batch(self, limit: int) -> Sequence[Item]:
         delivered = [await self._arrived.get()]
         while len(delivered) < limit and not self._arrived.empty():
             delivered.append(self._arrived.get_nowait())
-        bodies = []
+        items = []
         for message in delivered:
             if message is None:
-                raise self._down(None)
+                self._end(None)  # whoever asks again is told again
+                raise self._connection.down(ConnectionError("the feed has ended"))
             self._given = message.delivery_tag
-            bodies.append(bytes(message.body))
-        return bodies
+            items.append(self._read(message))
+        return items
 
     async def ack(self) -> None:
-        if self._acknowledges and self._given is not None:
-            try:
+        if self._prefetch is not None and self._given is not None:
+            with self._connection.speaking():
                 await self._channel.basic_ack(self._given, multiple=True)
-            except (AMQPError, OSError, RuntimeError) as exc:
-                raise self._down(exc) from exc
             self._given = None
 
     async def close(self) -> None:
-        with suppress(AMQPError, OSError, RuntimeError, TimeoutError):
-            async with asyncio.timeout(2):
-                await self._channel.close()
+        await close_channel(self._channel)
+
+
+def body(delivered: DeliveredMessage) -> bytes:
+    return bytes(delivered.body)
+
+
+def letter(delivered: DeliveredMessage) -> DeadLetter:
+    return dead.read(body(delivered), delivered.header.properties.headers or {}, delivered.routing_key or "")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from dure.broker.results import Results
-from dure.ledger.results import KEY, NoResults, RedisResults, ResultReader, values
+from dure.ledger.results import KEY, NoResults, RedisResults, ResultReader, Stored, stored
 from dure.settings import Settings
 from dure.url import file_path, scheme
 
@@ -19,9 +18,9 @@ class EmbeddedResults:
         self._limit = limit
         self._results = Results(file_path(url))
 
-    async def fetch(self, ids: Sequence[str]) -> Mapping[str, Any]:
+    async def fetch(self, ids: Sequence[str]) -> Mapping[str, Stored]:
         keys = [(KEY + job_id).encode() for job_id in ids]
-        return dict(values(ids, await asyncio.to_thread(self._results.get_many, keys), self._limit))
+        return stored(ids, await asyncio.to_thread(self._results.get_many, keys), self._limit)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._results.close)

@@ -15,7 +15,7 @@ from uuid_utils import uuid7
 from dure.client.catalogue import Catalogue
 from dure.client.options import read_options
 from dure.errors import FieldError, InvalidSubmission
-from dure.job import Job, State
+from dure.job import Job, State, Unique
 
 _NAME_LIMIT = 255
 
@@ -31,7 +31,14 @@ class Submission(Struct, frozen=True, kw_only=True):
     named: bool = False
 
 
-async def make_job(submission: Submission, catalogue: Catalogue, default_queue: str) -> Job:
+class Draft(Struct, frozen=True, kw_only=True):
+    """A job that is not accepted yet, with the key that it wants for itself."""
+
+    job: Job
+    unique: Unique | None = None
+
+
+async def draft(submission: Submission, catalogue: Catalogue, default_queue: str) -> Draft:
     """Arguments are JSON values here. Raises UnknownTask or InvalidSubmission; nothing is written yet."""
     now = round(time.time(), 6)  # what ISO 8601 shows, so that a time that was read can be asked for again
     if submission.force:
@@ -42,7 +49,7 @@ async def make_job(submission: Submission, catalogue: Catalogue, default_queue: 
     options = read_options(submission.options, now)
     if task is not None:
         catalogue.check(task).check(submission.args, submission.kwargs, named=submission.named)
-    return Job(
+    job = Job(
         id=str(uuid7()),
         task=submission.task,
         state=State.SCHEDULED if options.eta is not None and options.eta > now else State.ACCEPTED,
@@ -57,7 +64,9 @@ async def make_job(submission: Submission, catalogue: Catalogue, default_queue: 
         changed_at=now,
         eta=options.eta,
         expires=options.expires,
+        unique_key=options.unique.key if options.unique else None,
     )
+    return Draft(job=job, unique=options.unique)
 
 
 def plain(submission: Submission) -> Submission:

@@ -17,11 +17,13 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack,
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from dure.client.again import Edits, Resent
 from dure.client.dure import Dure
 from dure.client.handle import JobHandle
 from dure.client.submission import Submission
 from dure.client.typing import TaskOf
 from dure.job import Job
+from dure.ledger import Group, JobFilter
 from dure.settings import Settings
 
 P = ParamSpec("P")
@@ -49,6 +51,10 @@ class SyncJobHandle(Generic[R_co]):
 
     def refresh(self) -> Job:
         return self._portal.call(self._handle.refresh)
+
+    def cancel(self) -> Job:
+        """As `Dure.cancel`."""
+        return self._portal.call(self._handle.cancel)
 
     def wait(self, timeout: float | None = None) -> Job:
         """The record once the job has ended, however it ended. Raises ResultTimeout after `timeout` seconds."""
@@ -105,10 +111,37 @@ class SyncDure:
         """Submit one job; returns when its row is committed. As `Dure.submit`."""
         return self._handle(self._call(lambda: self._dure.submit(task, *args, **kwargs)))
 
-    def submit_many(self, submissions: Iterable[Submission]) -> list[SyncJobHandle[Any]]:
+    def submit_many(
+        self, submissions: Iterable[Submission], *, idempotency_key: str | None = None
+    ) -> list[SyncJobHandle[Any]]:
         """Submit jobs as one: all rows are committed, or none. Raises as `submit` does."""
         wanted = list(submissions)  # read in the caller's thread, where the iterable belongs
-        return [self._handle(handle) for handle in self._call(lambda: self._dure.submit_many(wanted))]
+        handles = self._call(lambda: self._dure.submit_many(wanted, idempotency_key=idempotency_key))
+        return [self._handle(handle) for handle in handles]
+
+    def cancel(self, job_id: str) -> Job:
+        """As `Dure.cancel`."""
+        return self._call(lambda: self._dure.cancel(job_id))
+
+    def retry(self, job_id: str, edits: Edits | None = None) -> SyncJobHandle[Any]:
+        """As `Dure.retry`."""
+        return self._handle(self._call(lambda: self._dure.retry(job_id, edits)))
+
+    def retry_many(
+        self,
+        wanted: JobFilter,
+        edits: Edits | None = None,
+        *,
+        rate: float | None = None,
+        limit: int = 1000,
+        dry_run: bool = False,
+    ) -> Resent:
+        """As `Dure.retry_many`."""
+        return self._call(lambda: self._dure.retry_many(wanted, edits, rate=rate, limit=limit, dry_run=dry_run))
+
+    def dead(self, wanted: JobFilter | None = None, *, limit: int = 100) -> list[Group]:
+        """As `Dure.dead`."""
+        return self._call(lambda: self._dure.dead(wanted, limit=limit))
 
     def job(self, job_id: str) -> Job:
         """The whole record. Raises UnknownJob."""
