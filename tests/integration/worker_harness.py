@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from celery import Celery, Task
 from celery.exceptions import Ignore, Reject
 from kombu import Connection
 
+import dure.broker  # noqa: F401  teaches kombu dure://
+from dure.dead import DeadLetter
+from dure.dead import read as read_letter
 from dure.event import JobEvent
 from dure.job import Job, State
 from dure.wire import Announcement, Heartbeat, control_message, read_events, task_message
@@ -114,6 +118,39 @@ def die_once(marker: str) -> str:
 
 
 @app.task
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task
+def note(path: str, seconds: float = 0.0) -> str:
+    """Leaves a line for each run."""
+    with Path(path).open("a") as file:
+        file.write("run\n")
+    time.sleep(seconds)
+    return "noted"
+
+
+@app.task
+def act(path: str, *steps: str) -> str:
+    """One step for each run."""
+    with Path(path).open("a+") as file:
+        file.write("run\n")
+        file.seek(0)
+        step = steps[len(file.readlines()) - 1]
+    if step == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if step == "fail":
+        raise OSError("flaky")
+    return step
+
+
+@app.task
+def leave() -> None:
+    raise SystemExit(3)
+
+
+@app.task
 def noop() -> None:
     pass
 
@@ -137,12 +174,14 @@ class Client:
         self.connection = Connection(self.url)
         self.channel = self.connection.channel()
 
-    def submit(self, name: str, *args: Any, queue: str = "celery", **options: Any) -> str:
+    def submit(self, name: str, *args: Any, queue: str = "celery", times: int = 1, **options: Any) -> str:
         job = Job(id=str(uuid.uuid4()), task=f"{app_name()}.{name}", args=list(args), queue=queue, **options)
         message = task_message(job)
-        self.connection.Producer(self.channel).publish(
-            message.body, exchange="", routing_key=queue, headers=message.headers, retry=False, **_plain(message)
-        )
+        headers = message.headers | ({"eta": datetime.fromtimestamp(job.eta, UTC).isoformat()} if job.eta else {})
+        for _ in range(times):
+            self.connection.Producer(self.channel).publish(
+                message.body, exchange="", routing_key=queue, headers=headers, retry=False, **_plain(message)
+            )
         return job.id
 
     def control(self, method: str, **arguments: Any) -> None:
@@ -181,6 +220,21 @@ class Client:
             lambda: next((e for e in self.events(job_id) if e.state is state and e.attempt == attempt), None),
             f"{state} of attempt {attempt}",
         )
+
+    def dead(self, job_id: str, reason: str) -> DeadLetter:
+        """The dead letter of the job; others are dropped on the way to it."""
+
+        def found() -> DeadLetter | None:
+            while message := self.channel.basic_get("dure.dead", no_ack=True):
+                body = message.body if isinstance(message.body, bytes) else message.body.encode()
+                letter = read_letter(body, message.headers, message.delivery_info["routing_key"])
+                if letter.job_id == job_id:
+                    return letter
+            return None
+
+        letter: DeadLetter = self.until(found, "the dead letter")
+        assert letter.reason == reason
+        return letter
 
     def announcements(self) -> list[Announcement]:
         return [e for e in self.seen if isinstance(e, Announcement)]

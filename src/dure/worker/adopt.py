@@ -19,9 +19,14 @@ import dure.broker  # noqa: F401  teaches kombu dure://
 from dure.settings import Settings
 from dure.url import redact, scheme
 from dure.worker import announce, body, dispatcher, log, queues
+from dure.worker.dead_letters import DeadLetters
+from dure.worker.memory import Memory
 from dure.worker.outbox import Outbox
-from dure.worker.request import Request
+from dure.worker.post import Post
+from dure.worker.request import bound
+from dure.worker.revocations import Revocations
 from dure.worker.steps import attempts_step
+from dure.worker.strategy import Strategy
 from dure.worker.trace import wrap_tracers
 
 SAFE: Mapping[str, Any] = {
@@ -35,9 +40,16 @@ SAFE: Mapping[str, Any] = {
     "result_serializer": "json",
     "event_serializer": "json",
     "broker_connection_retry_on_startup": True,
+    # A result backend that is away is waited for: what could not be stored is not acknowledged.
+    "result_backend_always_retry": True,
+    "result_backend_max_sleep_between_retries_ms": 1000,
+    # RabbitMQ closes the channel of a job that runs for very long; Celery would end the worker.
+    "broker_channel_error_retry": True,
+    "worker_consumer": "dure.worker.consumer:Consumer",
 }
 
 _STOCK_REQUESTS = (CeleryRequest, "celery.worker.request:Request")
+_STOCK_STRATEGY = "celery.worker.strategy:default"
 _URL_VARIABLES = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
 
@@ -101,7 +113,11 @@ def _install(app: Celery, settings: Settings) -> None:
     events: Any = app.events
     events.dispatcher_cls = dispatcher.bound(outbox)
     events.__dict__.pop("Dispatcher", None)
-    app.steps["consumer"].add(attempts_step(settings, outbox))
+    dead_letters = DeadLetters(app, settings, outbox, Post(connect))
+    memory = Memory()
+    requests, strategy = bound(memory, dead_letters), Strategy(settings, memory, dead_letters)
+    app.steps["consumer"].add(attempts_step(settings, dead_letters, memory))
+    app.steps["consumer"].add(Revocations)
     announce.install()
 
     def prepare_tasks(**_: Any) -> None:
@@ -109,7 +125,9 @@ def _install(app: Celery, settings: Settings) -> None:
         task: Any
         for task in app.tasks.values():
             if task.Request in _STOCK_REQUESTS:
-                task.Request = Request
+                task.Request = requests
+            if task.Strategy == _STOCK_STRATEGY:
+                task.Strategy = strategy
             body.wrap(task, settings.queue_type)
 
     # After the consumer was made: Celery would start its delayed delivery, 28 more queues, for any quorum queue it

@@ -60,3 +60,75 @@ def acknowledgement_failed(exc: BaseException) -> None:
 
 def schema_unknown(task: str, exc: BaseException) -> None:
     _log.warning("task announced without a schema", task=task, error=f"{type(exc).__name__}: {exc}")
+
+
+def dead_letter_refused(exc: BaseException) -> None:
+    _log.error("no permission to send a dead letter; its message is dropped", error=str(exc))
+
+
+def dead_letter_waits(exc: BaseException) -> None:
+    _log.warning("a dead letter could not be sent; its message goes back to its queue", error=repr(exc))
+
+
+def dead_queue_kept(queue: str, reason: str) -> None:
+    _log.warning("dead-letter queue or exchange cannot be declared and is used as it is", queue=queue, reason=reason)
+
+
+def buried(job_id: str, task: str, deliveries: int) -> None:
+    _log.error(
+        "job given up: its message was delivered again and again without an end; it may be what kills its workers",
+        job=job_id,
+        task=task,
+        deliveries=deliveries,
+    )
+
+
+def not_counted(job_id: str, exc: BaseException) -> None:
+    _log.warning("a delivery could not be counted; the job runs", job=job_id, error=repr(exc))
+
+
+def taken_over(job_id: str) -> None:
+    _log.info("job runs already; its attempt takes the new delivery over", job=job_id)
+
+
+def came_again(job_id: str) -> None:
+    _log.info("job runs or has ended already; the message that came again is acknowledged", job=job_id)
+
+
+def not_looked_up(job_id: str, exc: BaseException) -> None:
+    _log.warning("result backend could not be asked; the job runs again", job=job_id, error=repr(exc))
+
+
+def not_stored(job_id: str, exc: BaseException) -> None:
+    _log.warning("result backend could not be told of the end", job=job_id, error=repr(exc))
+
+
+def cannot_stop(job_id: str, pool: str) -> None:
+    _log.warning(
+        "this pool cannot stop a job that runs; it runs to its end (use --pool prefork)", job=job_id, pool=pool
+    )
+
+
+def revocations_unread(exc: BaseException) -> None:
+    _log.warning(
+        "the log of cancelled jobs cannot be read; jobs that were cancelled while no worker ran will run",
+        error=f"{type(exc).__name__}: {exc}",
+    )
+
+
+def consumer_timeout(version: str, queues: list[str]) -> None:
+    _log.warning(
+        "the broker delivers a job of these queues again that runs longer than its consumer_timeout (30 minutes unless "
+        "set): set `consumer_timeout` in its rabbitmq.conf above the longest job, in milliseconds, or from 3.12 on a "
+        "policy with `consumer-timeout` for the queues",
+        rabbitmq=version,
+        queues=queues,
+    )
+
+
+def revocations_late(exc: BaseException) -> None:
+    _log.warning("the log of cancelled jobs could not be read now; will look again", error=repr(exc))
+
+
+def not_terminated(job_id: str, exc: BaseException) -> None:
+    _log.error("job could not be ended", job=job_id, error=repr(exc))

@@ -3,24 +3,30 @@
 A queue that the application itself defines is created as the application defines it: its producers, which know
 nothing of Dure, declare it again with each `delay`, and would be refused on a quorum queue that they take for classic.
 
-Only RabbitMQ has types of queues. A queue's type cannot be asked for there, only tried: declaring it with other
-arguments than it has is refused with PRECONDITION_FAILED, which also closes the channel, so each try has its own.
+On RabbitMQ a queue's arguments cannot be asked for, only tried: declaring it with other arguments than it has is
+refused with PRECONDITION_FAILED, which also closes the channel, so each try has its own.
 
-    missing?  ── yes ──▶ declare as quorum, or as the application defines it
+    missing?  ── yes ──▶ declare as Dure makes queues, or as the application defines it
        │ no
        ▼
-    declare as quorum ── refused ──▶ declare as the application says ── refused ──▶ consume without declaring
+    declare as Dure would ── refused ──▶ as a bare quorum queue ── refused ──▶ as the application says
+                                                                                   │ refused
+                                                                                   ▼
+                                                                       consume without declaring
 
 What was found is written into the application's own `kombu.Queue`, for Celery declares it again on each connection,
 before consuming and before publishing. Celery also looks there for a quorum queue: RabbitMQ lets nobody consume
-from one with a prefetch count for the whole channel. The last case may be one, so it is noted as one.
+from one with a prefetch count for the whole channel. The last case may be one, so it is noted as one. And we look there
+for a dead-letter exchange: where a queue has none, the worker itself sends dead letters on.
 
 A queue that the application wants of a certain kind (a type, priorities, exclusive, not durable) stays as it says.
+
+The embedded broker gives a queue that exists the arguments that it lacks, so there is nothing to try.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,24 +37,33 @@ from kombu.common import Broadcast
 
 from dure.settings import Settings
 from dure.wire import EVENT_EXCHANGE
-from dure.worker import log
+from dure.worker import consumer_timeout, log
 from dure.worker.announce import describe
+
+DEAD_LETTER_EXCHANGE = "x-dead-letter-exchange"
 
 _TYPE = "x-queue-type"
 _QUORUM = {_TYPE: "quorum"}
 
 
 def prepare(app: Celery, settings: Settings) -> None:
-    """Declare the queues that the application names, and the event queue; waits for the broker."""
+    """Declare the queues that the application names, and those of events and dead letters; waits for the broker."""
     with _connection(app) as connection:
         kind = connection.transport.driver_type
+        if kind in ("amqp", "dure"):
+            declare_dead_letters(connection, settings)
+            _declare_event_queue(connection, settings)
         if kind == "amqp":
             defined = _defined(app)
             for queue in list(app.amqp.queues.values()):
-                settle(connection, queue, settings.new_queue_type(defined_by_application=queue.name in defined))
+                new = settings.new_queue_arguments(defined_by_application=queue.name in defined)
+                settle(connection, queue, settings, new)
             _settle_later_ones(app, settings)
-        if kind in ("amqp", "dure"):
-            _declare_event_queue(connection, settings)
+            consumer_timeout.warn(connection, app.amqp.queues.consume_from.values())
+        if kind == "dure":
+            for queue in app.amqp.queues.consume_from.values():
+                _keep_dead_letters(queue, settings)
+                _try(connection, queue)
 
 
 def _defined(app: Celery) -> set[str]:
@@ -57,25 +72,47 @@ def _defined(app: Celery) -> set[str]:
     return {app.conf.task_default_queue, *routed} | {queue.name for queue in app.conf.task_queues or ()}
 
 
-def settle(connection: Connection, queue: Any, new_type: str) -> None:
-    """Find out how the queue is to be declared on RabbitMQ, and write it into `queue`."""
+def settle(connection: Connection, queue: Any, settings: Settings, new: Mapping[str, Any]) -> None:
+    """Find out how the queue is to be declared on RabbitMQ, with `new` if it is missing; write it into `queue`."""
     if _particular(queue):
         return
-    arguments = dict(queue.queue_arguments or {})
+    own = dict(queue.queue_arguments or {})
     if not _exists(connection, queue.name):
-        if new_type == "quorum":
-            queue.queue_arguments = arguments | _QUORUM
-        _try(connection, queue)
+        for arguments in ({**new, **own}, {**_kind(new), **own}):  # who may not use the dead letters may have the queue
+            queue.queue_arguments = arguments
+            if _try(connection, queue) is None:
+                break
         return
-    queue.queue_arguments = arguments | _QUORUM
-    if _try(connection, queue) is None:
-        return
-    queue.queue_arguments = arguments
-    refusal = _try(connection, queue)
-    if refusal is not None:
-        queue.queue_arguments = arguments | _QUORUM
-        queue.no_declare = True
-        log.queue_kept(queue.name, str(refusal))
+    ours = settings.new_queue_arguments(defined_by_application=False)
+    _find(connection, queue, [{**new, **own}, ours | own, own | _QUORUM, own])
+
+
+def _kind(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name == _TYPE}
+
+
+def _find(connection: Connection, queue: Any, candidates: list[Mapping[str, Any]]) -> None:
+    """The arguments that the queue exists with, the likeliest first."""
+    refusal: Exception | None = None
+    tried: list[Mapping[str, Any]] = []
+    for arguments in candidates:
+        if arguments not in tried:
+            tried.append(arguments)
+            queue.queue_arguments = arguments
+            refusal = _try(connection, queue)
+            if refusal is None:
+                return
+    queue.queue_arguments = {**candidates[-1], **_QUORUM}
+    queue.no_declare = True
+    log.queue_kept(queue.name, str(refusal))
+
+
+def _keep_dead_letters(queue: Any, settings: Settings) -> None:
+    """On the embedded broker, which has one type of queues."""
+    arguments = queue.queue_arguments or {}
+    if not queue.no_declare and DEAD_LETTER_EXCHANGE not in arguments and not isinstance(queue, Broadcast):
+        limits = {DEAD_LETTER_EXCHANGE: settings.dead_queue, "x-delivery-limit": settings.delivery_limit}
+        queue.queue_arguments = limits | arguments
 
 
 def _particular(queue: Any) -> bool:
@@ -100,7 +137,7 @@ def _settle_later_ones(app: Celery, settings: Settings) -> None:
     """
     queues: Any = app.amqp.queues
     by_quorum = any((queue.queue_arguments or {}).get(_TYPE) == "quorum" for queue in queues.values())
-    new_type = settings.queue_type if by_quorum else "classic"
+    new = settings.new_queue_arguments(defined_by_application=False) if by_quorum else {}
     add: Callable[..., Any] = type(queues).add.__get__(queues)
 
     def settled(queue: Any, **options: Any) -> Any:
@@ -108,7 +145,7 @@ def _settle_later_ones(app: Celery, settings: Settings) -> None:
         added = add(queue, **options)
         if not known:
             with app.connection_for_write() as connection:
-                settle(connection, added, new_type)
+                settle(connection, added, settings, new)
         return added
 
     queues.add = settled
@@ -134,13 +171,27 @@ def _try(connection: Connection, queue: Queue) -> Exception | None:
     return None
 
 
+def declare_dead_letters(connection: Connection, settings: Settings) -> None:
+    """The exchange and the queue that dead letters go to, before any queue points to them."""
+    name = settings.dead_queue
+    arguments = settings.lasting_queue_arguments() if connection.transport.driver_type == "amqp" else {}
+    for declare in (
+        lambda channel: Exchange(name, type="fanout", durable=True)(channel).declare(),
+        lambda channel: channel.queue_declare(queue=name, durable=True, auto_delete=False, arguments=arguments),
+        lambda channel: channel.queue_bind(queue=name, exchange=name, routing_key=""),
+    ):
+        with _channel(connection) as channel:
+            try:
+                declare(channel)
+            except ChannelError as refusal:
+                log.dead_queue_kept(name, str(refusal))
+
+
 def _declare_event_queue(connection: Connection, settings: Settings) -> None:
     """Where the recorder reads; declared here too so that nothing is missed before a gateway first starts."""
     arguments: dict[str, Any] = {"x-max-length": settings.event_limit}
     if connection.transport.driver_type == "amqp":
-        arguments |= {"x-overflow": "drop-head"}
-        if settings.queue_type == "quorum":
-            arguments |= _QUORUM
+        arguments |= {"x-overflow": "drop-head"} | settings.lasting_queue_arguments()
     exchange = Exchange(EVENT_EXCHANGE, type="topic", durable=True)
     with _channel(connection) as channel:
         exchange(channel).declare()

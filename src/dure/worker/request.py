@@ -6,6 +6,9 @@ handlers of an attempt's end ask for the acknowledgement before they send the ev
 handler is through, however it leaves.
 
 `acknowledged` is true from the moment the acknowledgement was asked for: nothing is settled twice.
+
+Whatever the message's fate, it befalls the delivery that the attempt has by then, which may be a later one than it
+began with (see `memory`). What is rejected for good goes to the dead-letter queue.
 """
 
 from __future__ import annotations
@@ -13,25 +16,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import Any
+from typing import Any, ClassVar
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import TimeLimitExceeded
+from celery.concurrency.base import BasePool
 from celery.exceptions import Ignore
 from celery.utils.log import get_logger
 from celery.worker.request import Request as CeleryRequest
 
+from dure.dead import BROKER_HEADERS
+from dure.job import Reason
 from dure.wire import ATTEMPT_HEADER
+from dure.worker import log
+from dure.worker.dead_letters import DeadLetters
+from dure.worker.deliveries import DELIVERIES_HEADER, attempt_number, stage
 from dure.worker.dispatcher import Dispatcher
 from dure.worker.failure import Failure, failure
+from dure.worker.memory import Delivery, Memory
 from dure.worker.result import Result
 
 _logger = get_logger("celery.worker.request")
-
-# Set by quorum queues on a message that they deliver again. A retry copies headers that it does not know, so these
-# must go, or the retry's first delivery would look like a later one.
-_DELIVERY_COUNT = "x-delivery-count"
-_BROKER_HEADERS = (_DELIVERY_COUNT, "x-acquired-count")
 
 
 class Request(CeleryRequest):
@@ -45,23 +50,40 @@ class Request(CeleryRequest):
     _on_reject: Callable[..., object]
     _request_dict: dict[str, Any]
 
+    memory: ClassVar[Memory] = Memory()
+    dead_letters: ClassVar[DeadLetters | None] = None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        # Celery makes a subclass for each task, with its own `on_success`.
+        # Celery makes a subclass for each task, with its own `on_success` and `execute_using_pool`.
         super().__init_subclass__(**kwargs)
         cls.on_success = _holding(cls.on_success)  # type: ignore[method-assign]
+        cls.execute_using_pool = _certain(cls.execute_using_pool)  # type: ignore[method-assign]
 
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
         self.attempt = attempt_number(message)
-        self.queue = self._queue_name()
+        self.stage = stage(self._request_dict)
+        self.queue = queue_of(self._app, message)
+        self.delivery = Delivery(message, self._on_ack, self._on_reject)
+        self.is_certain = False  # that it will run, whatever becomes of the connection
         self._held: Callable[[], object] | None = None
         self._holding = False
         self._failure: Failure | None = None
-        for header in _BROKER_HEADERS:
+        # A retry copies headers that it does not know, and its first delivery must not look like a later one.
+        for header in (*BROKER_HEADERS, DELIVERIES_HEADER):
             self._request_dict.pop(header, None)
         self._request_dict[ATTEMPT_HEADER] = self.attempt
         if isinstance(self._eventer, Dispatcher):
             self._eventer.arriving = self
+        self.memory.begin(self)
+
+    @property
+    def is_attached(self) -> bool:
+        return self.delivery.is_attached
+
+    def on_accepted(self, pid: Any, time_accepted: float) -> Any:
+        self.is_certain = True
+        return super().on_accepted(pid, time_accepted)
 
     def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
         with self._hold():
@@ -80,15 +102,30 @@ class Request(CeleryRequest):
         with self._hold():
             return super().on_timeout(soft, timeout)
 
+    def terminate(self, pool: Any, signal: Any = None) -> Any:
+        if _can_terminate(pool):
+            return super().terminate(pool, signal)
+        log.cannot_stop(self.id, type(pool).__module__.rpartition(".")[2])
+        return None
+
     def acknowledge(self) -> None:
-        self._settle(partial(self._on_ack, _logger, self._connection_errors))
+        self._settle(self._acknowledge_now)
 
     def reject(self, requeue: bool = False) -> None:
         if not self.acknowledged:
-            self._settle(partial(self._on_reject, _logger, self._connection_errors, requeue), hold=True)
+            self._settle(partial(self._reject_now, requeue), hold=True)
             self.send_event("task-rejected", requeue=requeue)
             if not self._holding:
                 self._release()
+
+    def fail(self, what: Failure) -> None:
+        """Tell of an end that no attempt came to."""
+        self._failure = what
+        self.send_event("task-failed", exception=f"{what.error.type}({what.error.message!r})", traceback=None)
+
+    def bury(self, reason: str) -> None:
+        """Give the message up: it is not to be delivered again."""
+        self._settle(partial(self._bury_now, reason))
 
     def send_event(self, type: str, **fields: Any) -> None:
         eventer = self._eventer
@@ -106,6 +143,30 @@ class Request(CeleryRequest):
         elif type in ("task-failed", "task-retried") and self._failure is not None:
             ours |= self._failure.fields()
         return ours
+
+    def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:
+        self.memory.forget(self)
+        return super()._announce_cancelled(*args, **kwargs)  # type: ignore[misc]
+
+    def _acknowledge_now(self) -> None:
+        delivery = self.memory.settle(self, ended=True)
+        delivery.acknowledge(_logger, self._connection_errors)
+
+    def _reject_now(self, requeue: bool) -> None:
+        delivery = self.memory.settle(self, ended=not requeue)
+        if requeue or self.dead_letters is None:
+            delivery.reject(_logger, self._connection_errors, requeue)
+        else:
+            self._give_up(Reason.REJECTED, delivery)
+
+    def _bury_now(self, reason: str) -> None:
+        delivery = self.memory.settle(self, ended=True)
+        self._give_up(reason, delivery, partial(delivery.acknowledge, _logger, self._connection_errors))
+
+    def _give_up(self, reason: str, delivery: Delivery, acknowledge: Callable[[], object] | None = None) -> None:
+        if self.dead_letters is not None:
+            reject = partial(delivery.reject, _logger, self._connection_errors)
+            self.dead_letters.give_up(self.message, reason, self.queue, reject=reject, acknowledge=acknowledge)
 
     def _settle(self, settle: Callable[[], object], *, hold: bool = False) -> None:
         if self.acknowledged:
@@ -137,22 +198,24 @@ class Request(CeleryRequest):
             self._holding = False
             self._release()
 
-    def _queue_name(self) -> str | None:
-        info = self._delivery_info
-        exchange, key = info.get("exchange"), info.get("routing_key")
-        if exchange:
-            for queue in self._app.amqp.queues.consume_from.values():
-                if queue.exchange and queue.exchange.name == exchange and queue.routing_key == key:
-                    return str(queue.name)
-        return None if key is None else str(key)
+
+def bound(memory: Memory, dead_letters: DeadLetters) -> type[Request]:
+    """The request class that shares these."""
+    return type("Request", (Request,), {"memory": memory, "dead_letters": dead_letters})
 
 
-def attempt_number(message: Any) -> int:
-    """From 1: the attempts before this message, and the deliveries of this message before this one."""
-    headers = message.headers or {}
-    before = _whole(headers.get(ATTEMPT_HEADER))
-    redelivered = bool((message.delivery_info or {}).get("redelivered"))
-    return 1 + before + (_whole(headers.get(_DELIVERY_COUNT)) or int(redelivered))
+def queue_of(app: Any, message: Any) -> str | None:
+    info = message.delivery_info or {}
+    exchange, key = info.get("exchange"), info.get("routing_key")
+    if exchange:
+        for queue in app.amqp.queues.consume_from.values():
+            if queue.exchange and queue.exchange.name == exchange and queue.routing_key == key:
+                return str(queue.name)
+    return None if key is None else str(key)
+
+
+def _can_terminate(pool: Any) -> bool:
+    return getattr(pool.terminate_job, "__func__", None) is not BasePool.terminate_job
 
 
 def _failure_of(exc_info: Any) -> Failure:
@@ -165,14 +228,27 @@ def _is_ignored(exc_info: ExceptionInfo) -> bool:
     return type(exc) is Ignore and exc.args != ("Replaced by new task",)
 
 
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
-
-
 def _holding(handler: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(handler)
-    def held(self: Request, *args: Any, **kwargs: Any) -> Any:
+    def held(self: Request, outcome: Any, *args: Any, **kwargs: Any) -> Any:
         with self._hold():
-            return handler(self, *args, **kwargs)
+            # A pool of threads calls this too when a task leaves the interpreter, with what Celery can't unpack.
+            if isinstance(outcome, ExceptionInfo):
+                return self.on_failure(outcome)
+            return handler(self, outcome, *args, **kwargs)
 
     return held
+
+
+def _certain(execute: Callable[..., Any]) -> Callable[..., Any]:
+    """What a pool of threads is given will run.
+
+    Prefork drops what no process has accepted yet when the connection is lost; `on_accepted` comes soon after there.
+    """
+
+    @wraps(execute)
+    def certain(self: Request, pool: Any, **kwargs: Any) -> Any:
+        self.is_certain = not pool.uses_semaphore
+        return execute(self, pool, **kwargs)
+
+    return certain

@@ -10,25 +10,35 @@ from celery.worker.consumer.tasks import Tasks
 
 from dure.settings import Settings
 from dure.worker import log
+from dure.worker.dead_letters import DeadLetters
+from dure.worker.memory import Memory
 from dure.worker.outbox import Outbox
 from dure.worker.trace import wrap_tracers
 
 _DRAIN_SECONDS = 10.0
 
 
-def attempts_step(settings: Settings, outbox: Outbox) -> type[bootsteps.StartStopStep]:
-    """Tracers are wrapped whenever the consumer made new ones; at the end no acknowledgement is left behind.
+def attempts_step(settings: Settings, dead_letters: DeadLetters, memory: Memory) -> type[bootsteps.StartStopStep]:
+    """The consumer gets what it lacks, tracers are wrapped whenever it made new ones, and at the end no
+    acknowledgement is left behind.
 
     Tasks may finish until the pool is joined, and their acknowledgements come out of the outbox a little later.
     With an event loop they are run by the loop's end, without one by the outbox itself: each time the outbox must
     be empty before.
     """
 
+    outbox = dead_letters.outbox
+
     class Attempts(bootsteps.StartStopStep):
         name = "dure.worker.Attempts"
         requires = (Tasks,)
 
+        def __init__(self, consumer: Any, **options: Any) -> None:
+            super().__init__(consumer, **options)
+            consumer.dead_letters = dead_letters
+
         def start(self, consumer: Any) -> None:
+            memory.sweep()
             wrap_tracers(consumer.app, settings.result_limit)
             if consumer.hub is not None:
                 consumer.hub.on_close.add(lambda hub: _drain(outbox) if _ending(consumer) else None)

@@ -12,6 +12,9 @@ from functools import wraps
 from typing import Any
 
 from celery import Celery
+from celery.app.trace import TraceInfo, report_internal_error, trace_ok_t
+from celery.exceptions import Reject
+from celery.states import FAILURE
 
 from dure.worker.body import Encoded, encoded
 from dure.worker.failure import failure
@@ -33,6 +36,11 @@ def _wrapped(task: Any, tracer: Callable[..., Any], limit: int) -> Callable[...,
         token = encoded.set(box)
         try:
             outcome = tracer(uuid, args, kwargs, request)
+        except Reject:
+            raise
+        except Exception as exc:
+            # Celery's tracer stumbles over an error that it cannot store. A thread would take it to nobody.
+            outcome = trace_ok_t(report_internal_error(task, exc), TraceInfo(FAILURE, exc), 0.0, None)
         finally:
             encoded.reset(token)
         if outcome.info is not None:
