@@ -6,12 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dure.client import Dure, JobHandle, Submission, SyncDure, SyncJobHandle
+    from dure.client import (
+        Dure,
+        Edits,
+        JobFilter,
+        JobHandle,
+        Resent,
+        Skipped,
+        Submission,
+        SyncDure,
+        SyncJobHandle,
+    )
     from dure.errors import (
         ConfigurationError,
         DureError,
+        IdempotencyConflict,
         InvalidSubmission,
+        JobEnded,
         JobFailed,
+        JobNotEnded,
         LedgerUnavailable,
         LinkDown,
         LinkError,
@@ -28,15 +41,22 @@ __all__ = [
     "ConfigurationError",
     "Dure",
     "DureError",
+    "Edits",
+    "IdempotencyConflict",
     "InvalidSubmission",
     "Job",
+    "JobEnded",
     "JobFailed",
+    "JobFilter",
     "JobHandle",
+    "JobNotEnded",
     "LedgerUnavailable",
     "LinkDown",
     "LinkError",
     "Reason",
+    "Resent",
     "ResultTimeout",
+    "Skipped",
     "State",
     "Submission",
     "SyncDure",
@@ -46,7 +66,9 @@ __all__ = [
     "Unroutable",
 ]
 
-_CLIENT = frozenset({"Dure", "JobHandle", "Submission", "SyncDure", "SyncJobHandle"})
+_CLIENT = frozenset(
+    {"Dure", "Edits", "JobFilter", "JobHandle", "Resent", "Skipped", "Submission", "SyncDure", "SyncJobHandle"}
+)
 _JOB = frozenset({"Job", "Reason", "State"})
 
 

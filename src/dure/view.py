@@ -22,6 +22,19 @@ def job_view(job: Job) -> dict[str, Any]:
     return {name: _moment(getattr(job, name)) if name in _TIMES else getattr(job, name) for name in _JOB_FIELDS}
 
 
+def group_view(group: Any) -> dict[str, Any]:
+    """Of a `dure.ledger.Group`."""
+    view = {name: getattr(group, name) for name in ("fingerprint", "task", "reason", "count")}
+    moments = {name: _moment(getattr(group, name)) for name in ("first_at", "last_at")}
+    return view | moments | {"latest": job_view(group.latest)}
+
+
+def resent_view(resent: Any) -> dict[str, Any]:
+    """Of a `dure.client.Resent`: whole records of what would be sent, ids of what was."""
+    jobs = [job_view(job) if resent.dry_run else job.id for job in resent.jobs]
+    return {"matched": resent.matched, "dry_run": resent.dry_run, "jobs": jobs, "skipped": resent.skipped}
+
+
 def task_view(task: Task) -> dict[str, Any]:
     return {
         "name": task.name,

@@ -19,7 +19,9 @@ def test_a_working_gateway_is_alive_and_ready(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
     response = http.get("/readyz")
     assert response.status_code == 200, response.text
-    assert set(response.json()["checks"]) == {"ledger", "broker", "recorder", "relay", "census"}
+    assert set(response.json()["checks"]) == {
+        *("ledger", "broker", "recorder", "relay", "dead-letters", "sweeper", "census")
+    }
     assert all(check["ok"] for check in response.json()["checks"].values())
 
 
@@ -27,10 +29,11 @@ def test_metrics_tell_jobs_queues_and_workers(http: httpx.Client) -> None:
     submitted(http, "shop.add", {"args": [1], "delay": 600})
     text = http.get("/metrics").text
     assert 'dure_jobs{state="SCHEDULED"}' in text
+    assert 'dure_jobs_dead{reason="expired"}' in text
     assert "dure_ledger_up 1.0" in text
     assert "dure_broker_up 1.0" in text
     assert 'dure_queue_consumers{queue="celery"}' in text
-    assert re.search(r"dure_workers_online [12]\.0", text)
+    assert re.search(r"dure_workers_online [1-4]\.0", text)
 
 
 def test_the_document_has_each_task_as_an_operation_of_its_own(http: httpx.Client) -> None:

@@ -11,12 +11,15 @@ CUT = "…"
 _CHANGES = {
     "id", "job", "detail", "created_at", "queued_at", "received_at", "started_at", "finished_at", "changed_at",
     "heartbeat_at", "announced_at", "eta", "expires", "worker", "hostname", "announced_by", "pid", "processed",
-    "concurrency", "runtime", "traceback", "fingerprint", "next", "root_id", "messages",
+    "concurrency", "runtime", "traceback", "fingerprint", "next", "root_id", "messages", "retry_of", "first_at",
+    "last_at", "cancel_requested_at",
 }  # fmt: skip
 _HEADERS_THAT_CHANGE = {"location", "date", "content-length"}
 
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NORMAL = (
-    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
+    (_ID, "ID"),
+    (re.compile(r"\b[0-9a-f]{16}\b"), "FINGERPRINT"),
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d|Z)"), "TIME"),
     (re.compile(r"celery@\S+"), "WORKER"),
     (re.compile(r"\+?\d+(\.\d+)? (ms|s|min|h)\b( \d+ (s|min))?( ago)?(?! ?;)"), "SPAN"),
@@ -42,6 +45,8 @@ def differences(shown: Any, real: Any, place: str = "") -> list[str]:
         case [*ours], [*theirs]:
             pairs = enumerate(zip_longest(ours, theirs))
             return [line for i, (a, b) in pairs for line in differences(a, b, f"{place}[{i}]")]
+    if isinstance(shown, str) and isinstance(real, str):
+        shown, real = _ID.sub("ID", shown), _ID.sub("ID", real)
     return [] if shown == real else [f"{place} is {real!r}, not {shown!r}"]
 
 

@@ -64,7 +64,7 @@ class Shop:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=2 * DEADLINE,
+            timeout=6 * DEADLINE,
             check=False,
         )
         told = done.stdout.split(_END)[:-1]

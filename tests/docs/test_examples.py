@@ -68,15 +68,18 @@ async def test_the_readmes_client_prints_the_result(here: Shop, capsys: pytest.C
 
 
 def test_the_python_page_runs(shop: Shop) -> None:
-    for name, ending in (("# client.py", "\nimport asyncio\nasyncio.run(main())\n"), ("# script.py", "")):
-        (block,) = named("docs/python.md", name)
-        (shop.folder / name.removeprefix("# ")).write_text(block.text + ending)
-    runs = [Block("docs/python.md", "sh", f"python {file}", None) for file in ("client.py", "script.py")]
-    client, script = shop.run(runs)
+    pages = ("client.py", "script.py", "once.py", "again.py")
+    for name in pages:
+        (block,) = named("docs/python.md", f"# {name}")
+        ending = "\nimport asyncio\nasyncio.run(main())\n" if name == "client.py" else ""
+        (shop.folder / name).write_text(block.text + ending)
+    client, script, once, again = shop.run([Block("docs/python.md", "sh", f"python {name}", None) for name in pages])
     assert client.splitlines()[:2] == ["5", "[1, 2, 3]"]
     assert "tasks.add" in client.splitlines()[2]
-    assert client.splitlines()[3] == "SCHEDULED"
+    assert client.splitlines()[3:] == ["SCHEDULED", "REVOKED"]
     assert script == "5\n"
+    assert once.splitlines() == ["True", "the idempotency key 'order-4712' was used for another request", "True"]
+    assert again.splitlines()[:4] == ["ZeroDivisionError", "1", "0.25", "0.75"]
 
 
 @pytest.mark.parametrize("name", ["docs/http.md", "docs/cli.md"])

@@ -21,7 +21,18 @@ SETTINGS, HTTP, CLI, DESIGN = (document(f"docs/{name}.md") for name in ("setting
 GATEWAY = CHECKOUT / "src/dure/gateway"
 URN = "urn:dure:problem:"
 BESIDE_THE_DOCUMENT = {("GET", "/openapi.json"), ("GET", "/docs")}
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+
+
+def commands(group: Any, before: str = "") -> dict[str, Any]:
+    """Each command by all of its words."""
+    found = {}
+    for name, command in group.commands.items():
+        found[before + name] = command
+        found |= commands(command, f"{before}{name} ") if hasattr(command, "commands") else {}
+    return found
+
+
+COMMANDS = commands(get_command(app))
 
 
 def default_text(value: Any) -> str:
@@ -29,6 +40,8 @@ def default_text(value: Any) -> str:
         return "unset"
     if value == ():
         return "none"
+    if isinstance(value, float):
+        return f"`{value:g}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

@@ -13,9 +13,12 @@ from dure.cli.codes import Code, code_of
 from dure.cli.commands import app
 from dure.errors import (
     ConfigurationError,
+    IdempotencyConflict,
     InvalidCursor,
     InvalidSubmission,
+    JobEnded,
     JobFailed,
+    JobNotEnded,
     LedgerUnavailable,
     LinkDown,
     ResultTimeout,
@@ -25,7 +28,10 @@ from dure.errors import (
 from dure.job import Job
 from tests.unit.cli_session import folder  # noqa: F401 - a fixture
 
-COMMANDS = ("up", "serve", "worker", "submit", "watch", "jobs", "job", "tasks", "queues", "workers", "check")
+COMMANDS = (
+    "up", "serve", "worker", "submit", "watch", "jobs", "job", "cancel", "retry", "dead", "tasks", "queues",
+    "workers", "check",
+)  # fmt: skip
 HEAVY = ("celery", "fastapi", "sqlalchemy", "uvicorn", "pydantic")
 
 run = CliRunner()
@@ -77,6 +83,9 @@ def test_a_name_that_is_not_public_is_no_attribute() -> None:
     ("error", "code"),
     [
         (JobFailed(Job(id="1")), 1),
+        (JobEnded(Job(id="1")), 1),
+        (JobNotEnded(Job(id="1")), 1),
+        (IdempotencyConflict("x"), 2),
         (ConfigurationError([]), 2),
         (InvalidSubmission([]), 2),
         (InvalidCursor("x"), 2),

@@ -4,6 +4,7 @@ import pytest
 
 from dure.client.options import OPTION_NAMES, SubmitOptions, read_options
 from dure.errors import InvalidSubmission
+from dure.job import Unique, Until
 
 NOW = 1_800_000_000.0
 
@@ -106,3 +107,31 @@ def test_moments_at_the_ends_of_the_calendar_are_read_or_refused_by_name(moment:
 @pytest.mark.parametrize("name", sorted(OPTION_NAMES))
 def test_every_option_says_what_it_is_for(name: str) -> None:
     assert SubmitOptions.model_fields[name].description
+
+
+@pytest.mark.parametrize(
+    ("given", "unique"),
+    [
+        ({"unique_key": "k"}, Unique(key="k", until=Until.FINISHED)),
+        ({"unique_key": "k", "unique_until": "started"}, Unique(key="k", until=Until.STARTED)),
+        ({"unique_key": "k", "unique_for": 60}, Unique(key="k", until=Until.TIME, expires_at=NOW + 60)),
+    ],
+)
+def test_a_unique_key_is_held_until_an_end_a_beginning_or_for_a_time(given: dict[str, Any], unique: Unique) -> None:
+    assert read_options(given, NOW).unique == unique
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"unique_key": ""},
+        {"unique_key": "a\x00"},
+        {"unique_key": "k", "unique_for": 0},
+        {"unique_key": "k", "unique_until": "never"},
+        {"unique_key": "k", "unique_until": "started", "unique_for": 60},
+        {"unique_until": "started"},
+        {"unique_for": 60},
+    ],
+)
+def test_a_scope_that_makes_no_sense_is_refused(given: dict[str, Any]) -> None:
+    assert places(given)

@@ -7,9 +7,12 @@ from enum import IntEnum
 from dure.errors import (
     ConfigurationError,
     DureError,
+    IdempotencyConflict,
     InvalidCursor,
     InvalidSubmission,
+    JobEnded,
     JobFailed,
+    JobNotEnded,
     LedgerUnavailable,
     LinkError,
     ResultTimeout,
@@ -36,6 +39,7 @@ EPILOG = (
 _CODES: tuple[tuple[type[DureError], Code], ...] = (
     (ConfigurationError, Code.USAGE),
     (InvalidSubmission, Code.USAGE),
+    (IdempotencyConflict, Code.USAGE),
     (InvalidCursor, Code.USAGE),
     (UnknownTask, Code.UNKNOWN),
     (UnknownJob, Code.UNKNOWN),
@@ -43,6 +47,8 @@ _CODES: tuple[tuple[type[DureError], Code], ...] = (
     (LedgerUnavailable, Code.UNAVAILABLE),
     (LinkError, Code.UNAVAILABLE),
     (JobFailed, Code.FAILED),
+    (JobEnded, Code.FAILED),
+    (JobNotEnded, Code.FAILED),
 )
 
 

@@ -8,10 +8,13 @@ import typer
 from typer.core import TyperGroup
 
 import dure
+from dure.cli.cancel import cancel
 from dure.cli.check import check
 from dure.cli.codes import EPILOG, Code, code_of
+from dure.cli.dead import dead
 from dure.cli.jobs import job, jobs
 from dure.cli.queues import queues
+from dure.cli.retry import retry
 from dure.cli.serve import serve
 from dure.cli.submit import submit
 from dure.cli.tasks import tasks
@@ -77,7 +80,7 @@ def _dure(
 
 for _panel, _commands in {
     "Run": (up, serve, worker),
-    "Jobs": (submit, watch, jobs, job),
+    "Jobs": (submit, watch, jobs, job, cancel, retry),
     "Look": (tasks, queues, workers, check),
 }.items():
     for _command in _commands:
@@ -86,3 +89,4 @@ for _panel, _commands in {
             epilog=EPILOG,
             context_settings=_CONTEXTS.get(_command),
         )(_command)
+app.add_typer(dead, name="dead", rich_help_panel="Jobs")

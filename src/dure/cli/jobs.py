@@ -8,34 +8,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dure.cli import options, times
+from dure.cli import which as by
 from dure.cli.options import AsJson, BrokerUrl, Home, LedgerUrl
 from dure.errors import UnknownJob
-from dure.job import State
+from dure.job import Reason, State
 
 if TYPE_CHECKING:
     from dure.job import Job
     from dure.ledger.reads import Page
 
-_FILTERS = "Which"
 _HEADS = ("ID", "STATE", "TASK", "QUEUE", "CREATED", "RAN")
 _TASK = 2
 
 
 def jobs(
-    state: Annotated[State | None, typer.Option(case_sensitive=False, rich_help_panel=_FILTERS)] = None,
-    task: Annotated[str | None, typer.Option(help="The task's whole name.", rich_help_panel=_FILTERS)] = None,
-    queue: Annotated[str | None, typer.Option(rich_help_panel=_FILTERS)] = None,
-    worker: Annotated[str | None, typer.Option(help="Such as celery@host.", rich_help_panel=_FILTERS)] = None,
-    tag: Annotated[str | None, typer.Option(rich_help_panel=_FILTERS)] = None,
-    since: Annotated[
-        float | None,
-        typer.Option(parser=times.past, metavar="TIME|MOMENT", help="10m ago, or ISO 8601.", rich_help_panel=_FILTERS),
-    ] = None,
-    until: Annotated[
-        float | None,
-        typer.Option(parser=times.past, metavar="TIME|MOMENT", help="And before this.", rich_help_panel=_FILTERS),
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="In the arguments.", rich_help_panel=_FILTERS)] = None,
+    state: by.ByState = None,
+    reason: by.ByReason = None,
+    fingerprint: by.ByFingerprint = None,
+    dead: by.Dead = False,
+    task: by.ByTask = None,
+    queue: by.ByQueue = None,
+    worker: by.ByWorker = None,
+    tag: by.ByTag = None,
+    since: by.Since = None,
+    until: by.Until = None,
+    text: by.ByText = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Jobs on one page.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="The page that an earlier one named.")] = None,
     as_json: AsJson = False,
@@ -48,7 +45,19 @@ def jobs(
     from dure.cli.terminal import print_answer
     from dure.ledger.reads import JobFilter
 
-    wanted = JobFilter(state=state, task=task, queue=queue, worker=worker, tag=tag, since=since, until=until, text=text)
+    wanted = JobFilter(
+        state=state,
+        reason=reason,
+        fingerprint=fingerprint,
+        dead=dead,
+        task=task,
+        queue=queue,
+        worker=worker,
+        tag=tag,
+        since=since,
+        until=until,
+        text=text,
+    )
     settings = options.settings(broker_url, ledger_url, home)
     page = ask_ledger(settings, lambda ledger: ledger.jobs(wanted, cursor=cursor, limit=limit))
     if as_json:
@@ -80,6 +89,8 @@ def job(
 
 
 def _print_page(page: Page, *, filtered: bool) -> None:
+    from rich.text import Text
+
     from dure.cli import show
     from dure.cli.terminal import err, out
 
@@ -88,7 +99,7 @@ def _print_page(page: Page, *, filtered: bool) -> None:
         return
     now = time.time()
     cells = [
-        (job.id, job.state.value, job.task or "–", job.queue or "–", times.ago(job.created_at, now), _ran(job, now))
+        (job.id, _state(job), job.task or "–", job.queue or "–", times.ago(job.created_at, now), _ran(job, now))
         for job in page.jobs
     ]
     widths = [max(map(len, column)) + 2 for column in zip(_HEADS, *cells, strict=True)]
@@ -98,11 +109,17 @@ def _print_page(page: Page, *, filtered: bool) -> None:
         column.no_wrap = True
     for column in listed.columns[4:]:
         column.justify = "right"
-    for job_id, state, task, *rest in cells:
-        listed.add_row(job_id, show.state(State(state)), _tail(task, room), *rest)
+    for job, (job_id, state, task, *rest) in zip(page.jobs, cells, strict=True):
+        listed.add_row(job_id, Text(state, style=show.state(job.state).style), _tail(task, room), *rest)
     out().print(listed)
     if page.next:
         err().print(f"[dim]more: dure jobs … --cursor {page.next}[/]")
+
+
+def _state(job: Job) -> str:
+    """With the reason, where that says more than the state."""
+    plain = job.reason is None or job.reason in (Reason.ERROR, Reason.REVOKED)
+    return job.state.value if plain else f"{job.state.value} {job.reason}"
 
 
 def _tail(name: str, room: int) -> str:

@@ -14,8 +14,11 @@ from dure.cli.terminal import err
 from dure.errors import (
     ConfigurationError,
     DureError,
+    IdempotencyConflict,
     InvalidCursor,
     InvalidSubmission,
+    JobEnded,
+    JobNotEnded,
     LedgerUnavailable,
     LinkDown,
     ResultTimeout,
@@ -56,6 +59,9 @@ _TITLES: dict[type[DureError], str] = {
     InvalidSubmission: "Not submitted",
     UnknownTask: "Unknown task",
     UnknownJob: "Unknown job",
+    JobEnded: "The job has ended",
+    JobNotEnded: "The job has not ended",
+    IdempotencyConflict: "Not submitted",
     ResultTimeout: "Timeout",
     LedgerUnavailable: "The ledger is unavailable",
     LinkDown: "The broker is unavailable",
@@ -94,6 +100,24 @@ def _(error: UnknownTask) -> Iterator[RenderableType]:
 def _(error: UnknownJob) -> Iterator[RenderableType]:
     yield Text.assemble("nobody submitted a job with the id ", (error.job_id, "bold"))
     yield remedy("`dure jobs` lists jobs, newest first")
+
+
+@_lines.register
+def _(error: JobEnded) -> Iterator[RenderableType]:
+    yield Text(str(error))
+    yield remedy(f"dure job {error.job.id}")
+
+
+@_lines.register
+def _(error: JobNotEnded) -> Iterator[RenderableType]:
+    yield Text(str(error))
+    yield remedy(f"wait for its end with `dure watch {error.job.id}`, or end it with `dure cancel {error.job.id}`")
+
+
+@_lines.register
+def _(error: IdempotencyConflict) -> Iterator[RenderableType]:
+    yield Text(str(error))
+    yield remedy("take a key of its own for each request, and the same one only to repeat it")
 
 
 @_lines.register

@@ -23,6 +23,12 @@ from dure.job import JobError, State
 if TYPE_CHECKING:
     from dure.job import Job
 
+_CELL = 80
+_WHERE_SAID = (
+    *("priority", "retries", "time_limit", "unique_key", "origin"),
+    *("root_id", "parent_id", "group_id", "retry_of"),
+)
+
 _STYLES = {
     State.SUCCESS: "green",
     State.FAILURE: "red",
@@ -36,12 +42,22 @@ def state(value: State) -> Text:
     return Text(value.value, style=_STYLES.get(value, "blue"))
 
 
-def table(*columns: str, **options: Any) -> Table:
-    """A list: bold heads, a rule below them, two spaces between columns."""
+def table(*columns: str, no_wrap: bool = False, **options: Any) -> Table:
+    """A list: bold heads, two spaces between columns."""
     listed = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), **options)
     for column in columns:
-        listed.add_column(column)
+        listed.add_column(column, no_wrap=no_wrap)
     return listed
+
+
+def beginning(job: Job) -> Text:
+    """The first line of what went wrong, cut to a table's cell."""
+    if job.error is None:
+        return Text("–")
+    message = job.error.message.strip().partition("\n")[0]
+    told = Text.assemble((job.error.type.rpartition(".")[2], "red"), f": {message}" if message else "")
+    told.truncate(_CELL, overflow="ellipsis")
+    return told
 
 
 def print_outcome(job: Job, *, as_json: bool) -> None:
@@ -80,12 +96,14 @@ def _fields(job: Job, now: float) -> Iterator[tuple[str, RenderableType]]:
     yield "id", Text(job.id, no_wrap=True)
     if job.reason:
         yield "reason", Text(job.reason)
+    if job.fingerprint:
+        yield "fingerprint", Text(job.fingerprint)
     yield "queue", Text(job.queue or "–")
     if job.worker:
         yield "worker", Text(job.worker)
     yield "args", _value(job.args, job.args_repr)
     yield "kwargs", _value(job.kwargs, job.kwargs_repr)
-    for name in ("priority", "retries", "time_limit", "origin", "root_id", "parent_id", "group_id"):
+    for name in _WHERE_SAID:
         value = getattr(job, name)
         if value is not None and value != job.id and (name, value) != ("origin", "dure"):
             yield name.replace("_", " "), Text(str(value))
@@ -111,6 +129,9 @@ def _moments(job: Job, now: float) -> Iterator[tuple[str, Text]]:
     for name, at in (("eta", job.eta), ("expires", job.expires)):
         if at is not None:
             yield name, Text.assemble(times.clock(at), ("  " + times.ago(at, now), "dim"))
+    if job.cancel_requested_at is not None:
+        at = job.cancel_requested_at
+        yield "cancel asked", Text.assemble(times.clock(at), ("  " + times.ago(at, now), "dim"))
     if job.runtime is not None:
         yield "runtime", Text(times.span(job.runtime))
 

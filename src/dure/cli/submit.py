@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -9,13 +11,21 @@ import typer
 
 from dure.cli import options
 from dure.cli.options import AsJson, BrokerUrl, Home, LedgerUrl
-from dure.cli.times import deadline, duration, moment
+from dure.cli.times import ago, deadline, duration, moment
 
 if TYPE_CHECKING:
-    from dure.client import Dure
+    from dure.client import Dure, Submission
     from dure.job import Job
 
 _HOW = "How it is run"
+_ONCE = "Once"
+
+
+class Moment(StrEnum):
+    """Until when a job holds its unique key."""
+
+    STARTED = "started"
+    FINISHED = "finished"
 
 
 def submit(
@@ -50,6 +60,21 @@ def submit(
     tag: Annotated[
         list[str] | None, typer.Option("--tag", help="A word to find it by; repeatable.", rich_help_panel=_HOW)
     ] = None,
+    unique_key: Annotated[
+        str | None,
+        typer.Option("--unique-key", help="Make no second job while one holds this key.", rich_help_panel=_ONCE),
+    ] = None,
+    unique_until: Annotated[
+        Moment | None, typer.Option(case_sensitive=False, help="It is held till then.", rich_help_panel=_ONCE)
+    ] = None,
+    unique_for: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="It is held so long instead.", rich_help_panel=_ONCE),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="Names this submission; a repeat makes no second job.", rich_help_panel=_ONCE),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if no worker has announced the task.")] = False,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end and print the result.")] = False,
     timeout: Annotated[
@@ -74,6 +99,9 @@ def submit(
         "retries": retries,
         "time_limit": time_limit,
         "tags": tag or None,
+        "unique_key": unique_key,
+        "unique_until": unique_until and unique_until.value,
+        "unique_for": unique_for,
     }
     submission = Submission(
         task=task,
@@ -84,23 +112,35 @@ def submit(
     )
     settings = options.settings(broker_url, ledger_url, home)
     job = ask_dure(
-        settings, lambda dure: _submit(dure, submission, wait=wait, timeout=timeout, as_json=as_json), create=force
+        settings,
+        lambda dure: _submit(dure, submission, idempotency_key, wait=wait, timeout=timeout, as_json=as_json),
+        create=force,
     )
     _print(job, wait=wait, as_json=as_json)
 
 
-async def _submit(dure: Dure, submission: Any, *, wait: bool, timeout: float | None, as_json: bool) -> Job:
+async def _submit(
+    dure: Dure, submission: Submission, key: str | None, *, wait: bool, timeout: float | None, as_json: bool
+) -> Job:
     from dure.cli.follow import follow
     from dure.cli.terminal import err
+    from dure.client import JobHandle
+    from dure.client.once import idempotency
 
     if wait:
         await dure.waiting.listen()  # before the job exists, so that a fast end is not missed
-    (handle,) = await dure.submit_many([submission])
+    drafts = [await dure.draft(submission)]
+    receipt = await dure.accept(drafts, idempotency(key, [submission], dure.settings.idempotency_ttl))
+    (job,) = receipt.jobs
+    if not receipt.created:
+        since = ago(job.created_at, time.time())
+        why = f"submitted before, {since}" if receipt.replayed else f"a job of {since} holds the unique key"
+        err().print(f"[yellow]{why}[/]; no second job was made")
     if not wait:
-        return handle.job
+        return job
     if not as_json:
-        err().print(f"[dim]{handle.id}[/]")
-    return await follow(dure, handle, timeout)
+        err().print(f"[dim]{job.id}[/]")
+    return await follow(dure, JobHandle(dure, job), timeout)
 
 
 def _print(job: Job, *, wait: bool, as_json: bool) -> None:
@@ -124,8 +164,8 @@ def value(text: str) -> Any:
         return text
 
 
-def named_value(text: str) -> tuple[str, Any]:
+def named_value(text: str, option: str = "--kwarg") -> tuple[str, Any]:
     name, equals, rest = text.partition("=")
     if not equals or not name:
-        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--kwarg")
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
     return name, value(rest)

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 import dure
 from dure.gateway.dependency import DureDep
 from dure.gateway.guard import Guard
+from dure.gateway.intake import Intake
 from dure.gateway.lean import SubmitLane
 from dure.gateway.openapi import with_tasks
 from dure.gateway.problems import answer, problem
@@ -43,7 +44,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.add_middleware(SubmitLane, prefix="/api/v1/tasks/", endpoint=submit.submit)
-    app.add_middleware(Guard, settings=settings)  # outside of the lane: who is added last is asked first
+    app.add_middleware(Intake, body_limit=settings.body_limit)
+    app.add_middleware(Guard, settings=settings)  # the outermost: who is added last is asked first
     app.include_router(api_router())
     app.include_router(health.router)
     app.add_api_route("/openapi.json", openapi, include_in_schema=False)

@@ -9,6 +9,8 @@ from prometheus_client.registry import REGISTRY
 
 from dure.client import Dure
 from dure.errors import LedgerUnavailable, LinkError
+from dure.job import DEAD
+from dure.ledger import JobFilter
 
 _ALIVE_SECONDS = 30.0
 
@@ -35,6 +37,10 @@ async def _ledger(dure: Dure, registry: CollectorRegistry) -> None:
     jobs = Gauge("dure_jobs", "Jobs in the ledger that have not succeeded, by state.", ["state"], registry=registry)
     for state, count in (await dure.ledger.count_open()).items():
         jobs.labels(state.value).set(count)
+    dead = Gauge("dure_jobs_dead", "Dead letters not sent again, by reason.", ["reason"], registry=registry)
+    for reason in sorted(DEAD):
+        wanted = JobFilter(dead=True, retried=False, reason=reason)
+        dead.labels(reason.value).set(await dure.ledger.count_jobs(wanted))
     silent = time.time() - _ALIVE_SECONDS
     online = sum(node.online and node.heartbeat_at > silent for node in await dure.ledger.workers())
     Gauge("dure_workers_online", "Workers heard in the last half minute.", registry=registry).set(online)

@@ -6,7 +6,7 @@ into its problem, so the same holds where the routes are mounted in somebody els
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -15,13 +15,18 @@ import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from dure.errors import (
     DureError,
     FieldError,
+    IdempotencyConflict,
     InvalidCursor,
     InvalidSubmission,
+    JobEnded,
     JobFailed,
+    JobNotEnded,
     LedgerUnavailable,
     LinkError,
     UnknownJob,
@@ -68,12 +73,23 @@ def _(exc: InvalidSubmission) -> Response:
 
 @answer.register
 def _(exc: RequestValidationError) -> Response:
-    return invalid([FieldError(tuple(e["loc"][1:]) or ("request",), str(e["msg"])) for e in exc.errors()])
+    return invalid(read_errors(exc.errors(), 1))
 
 
 @answer.register
 def _(exc: InvalidCursor) -> Response:
     return invalid([FieldError(("cursor",), str(exc))])
+
+
+def read_errors(errors: Iterable[Any], skip: int = 0) -> list[FieldError]:
+    """What pydantic found; `skip` parts at the beginning of each place are its own."""
+    return [
+        FieldError(
+            tuple(error["loc"][skip:]) or ("request",),
+            "is not known here" if error["type"] == "extra_forbidden" else error["msg"].removeprefix("Value error, "),
+        )
+        for error in errors
+    ]
 
 
 def invalid(errors: Sequence[FieldError]) -> Response:
@@ -97,6 +113,24 @@ def _(exc: UnknownJob) -> Response:
 
 
 @answer.register
+def _(exc: JobEnded) -> Response:
+    job = exc.job
+    return problem(
+        409, "job-ended", "The job has ended", str(exc), job=job.id, state=job.state, reason=job.reason, error=job.error
+    )
+
+
+@answer.register
+def _(exc: JobNotEnded) -> Response:
+    return problem(409, "job-not-ended", "The job has not ended", str(exc), job=exc.job.id, state=exc.job.state)
+
+
+@answer.register
+def _(exc: IdempotencyConflict) -> Response:
+    return problem(422, "idempotency-conflict", "The idempotency key belongs to another request", str(exc))
+
+
+@answer.register
 def _(exc: JobFailed) -> Response:
     job = exc.job
     return problem(
@@ -117,7 +151,17 @@ def _(exc: LinkError) -> Response:
 
 
 class ProblemRoute(APIRoute):
-    """A route whose errors are problem documents."""
+    """A route whose errors are problem documents. `allowed` are the methods of all routes with its path."""
+
+    allowed: frozenset[str] = frozenset()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().handle(scope, receive, send)
+        except HTTPException as exc:
+            if exc.status_code != 405 or not self.allowed:
+                raise
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(self.allowed))}) from None
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

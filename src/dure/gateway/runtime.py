@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from dure.client import Dure
+from dure.client.leases import LEASE
 from dure.client.results import connect_results
 from dure.ledger.census import Census
+from dure.ledger.dead_letters import DeadLetters
 from dure.ledger.recorder import Recorder
 from dure.ledger.relay import Relay
+from dure.ledger.sweeper import Sweeper
 from dure.service import Service
 from dure.settings import Settings
 
@@ -19,9 +22,18 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Dure, Sequence[Serv
     """Opens the client, starts the services; stops them in the opposite order."""
     results = connect_results(settings)
     async with Dure(settings) as dure:
+        recorder = Recorder(dure.ledger, dure.link, results)
         services: list[Service] = [
-            Recorder(dure.ledger, dure.link, results),
-            Relay(dure.ledger, dure.link, dure.publisher),
+            recorder,
+            Relay(dure.ledger, dure.link, dure.publisher, lease=LEASE),
+            DeadLetters(dure.ledger, dure.link, recorder),
+            Sweeper(
+                dure.ledger,
+                dure.link,
+                event_queue=settings.event_queue,
+                settle_after=settings.settle_after,
+                results=results,
+            ),
             Census(dure.ledger, dure.link),
         ]
         try:

@@ -33,6 +33,7 @@ class JobRecord(BaseModel):  # type: ignore[no-redef]
     result: Any
     result_repr: str | None = Field(description="Where the value is not known: what Celery's event told.")
     error: ErrorRecord | None
+    fingerprint: str | None = Field(description="Equal for jobs that failed alike; null for others.")
     attempts: int
     worker: str | None
     queue: str | None
@@ -44,6 +45,8 @@ class JobRecord(BaseModel):  # type: ignore[no-redef]
     root_id: str | None
     parent_id: str | None
     group_id: str | None
+    retry_of: str | None = Field(description="The job that was sent again as this one.")
+    unique_key: str | None
     created_at: datetime
     eta: datetime | None
     expires: datetime | None
@@ -51,6 +54,7 @@ class JobRecord(BaseModel):  # type: ignore[no-redef]
     received_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    cancel_requested_at: datetime | None
     changed_at: datetime
     runtime: float | None = Field(description="Seconds that the last attempt ran.")
 
@@ -62,6 +66,45 @@ class JobPage(BaseModel):
 
 class JobList(BaseModel):
     jobs: list[JobRecord]
+
+
+class SkippedRecord(BaseModel):
+    id: str
+    error: str = Field(description="Why this job could not be sent again.")
+
+
+class Matched(BaseModel):
+    """What a dry run tells."""
+
+    matched: int
+    dry_run: bool
+    jobs: list[JobRecord] = Field(description="The oldest, at most 20.")
+    skipped: list[SkippedRecord]
+
+
+class ResentRecord(BaseModel):
+    """What was sent again."""
+
+    matched: int = Field(description="Jobs that could be sent again when asking began.")
+    dry_run: bool
+    jobs: list[str] = Field(description="Ids of the new jobs.")
+    skipped: list[SkippedRecord]
+
+
+class GroupRecord(BaseModel):
+    """Dead letters that ended alike."""
+
+    fingerprint: str | None
+    task: str | None
+    reason: str | None
+    count: int
+    first_at: datetime | None = Field(description="When the first of them ended.")
+    last_at: datetime | None
+    latest: JobRecord
+
+
+class GroupList(BaseModel):
+    groups: list[GroupRecord]
 
 
 class ResultRecord(BaseModel):

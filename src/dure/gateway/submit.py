@@ -7,22 +7,49 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from dure.client import Submission
 from dure.client.catalogue import Catalogue
+from dure.client.once import idempotency
 from dure.client.options import OPTION_NAMES
 from dure.errors import FieldError, InvalidSubmission
+from dure.job import Job, State
+from dure.ledger import Idempotency
+from dure.settings import Settings
 
 ENVELOPE = OPTION_NAMES | {"args", "kwargs"}
 _QUERY = (OPTION_NAMES - {"tags"}) | {"tag", "force"}
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", re.IGNORECASE)
 _LONGEST_WAIT = 60.0
+_AS_SUBMITTED = (
+    *("id", "task", "args", "kwargs", "queue", "priority", "retries", "time_limit", "tags", "origin"),
+    *("retry_of", "unique_key", "created_at", "eta", "expires"),
+)
 
 
 def preferred_wait(prefer: str | None) -> float | None:
     """The seconds of `Prefer: wait=N` (RFC 7240), at most a minute."""
     found = _WAIT.search(prefer or "")
     return min(float(found[1]), _LONGEST_WAIT) if found else None
+
+
+def idempotency_of(request: Request, submissions: Sequence[Submission], settings: Settings) -> Idempotency | None:
+    """From the header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), with or without its quotes."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    return idempotency(key, submissions, settings.idempotency_ttl)
+
+
+def as_accepted(job: Job) -> Job:
+    """The record as it was when it was accepted, so that a repeated request is answered alike."""
+    scheduled = job.eta is not None and job.eta > job.created_at
+    return Job(
+        **{name: getattr(job, name) for name in _AS_SUBMITTED},
+        state=State.SCHEDULED if scheduled else State.ACCEPTED,
+        changed_at=job.created_at,
+    )
 
 
 async def read_submission(name: str, body: Any, query: QueryParams, catalogue: Catalogue) -> Submission:
