@@ -4,6 +4,7 @@ PYTHON ?=
 UP     ?= up -A examples.quickstart.tasks:app -Q celery,sum-queue --with "uvicorn examples.quickstart.api:app --port 8001"
 BENCH  ?= -m benchmarks
 ARGS   ?=
+JOBS   ?= 2
 
 venv := .venv
 bin  := $(venv)/bin
@@ -11,7 +12,7 @@ bin  := $(venv)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SILENT:
-.PHONY: help up test check format bench lock clean services
+.PHONY: help up test check format bench chaos lock clean services
 
 help: ## list the targets
 	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,7 +21,7 @@ up: $(venv)/.run ## set everything up and run Dure in front, with the quickstart
 	exec $(bin)/dure $(UP)
 
 test: $(venv)/.dev services ## run every test, with real RabbitMQ, Redis and PostgreSQL (ARGS="-k name")
-	exec $(bin)/python -m pytest $(ARGS)
+	exec $(bin)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(venv)/.dev services ## lint, format, types, import rules, the documentation's tests
 	$(bin)/ruff check .
@@ -35,6 +36,10 @@ format: $(venv)/.dev ## format the code and mend what the linter can
 bench: $(venv)/.dev ## measure, with durable services
 	scripts/services wrk
 	exec $(bin)/python $(BENCH) $(ARGS)
+
+chaos: $(venv)/.dev services ## try to lose a job: kills, cuts and full disks (ARGS="--fault worker-kill --system dure")
+	command -v nft >/dev/null || scripts/services nftables
+	exec $(bin)/python -m chaos --json build/chaos.json --markdown build/chaos.md $(ARGS)
 
 lock: $(venv)/.made ## remake requirements/*.txt from pyproject.toml (ARGS=--upgrade for newer versions)
 	scripts/lock $(ARGS)
