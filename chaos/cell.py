@@ -24,7 +24,6 @@ from chaos.systems import Answer, System
 _SHORTEST_LOAD = 8.0
 _LONGEST_PAUSE = 4.0
 _LONGEST_RECOVERY = 15.0
-_ASKED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ class Outcome:
     load_seconds: float
     quiet_seconds: float
     """From the end of load and faults until every job was known to have ended, or until patience was over. Asking after
-    thousands of jobs one by one takes its time too."""
+    thousands of jobs takes its time too."""
     settled: bool
     """Whether every accepted job ended in the system's own view."""
     crashes: Mapping[str, int]
@@ -131,8 +130,7 @@ async def _until_quiet(system: System, receipts: Receipts, patience: float) -> M
     moved = time.monotonic()
     ran = 0
     while left and time.monotonic() - moved < patience:
-        for start in range(0, len(left), _ASKED_AT_ONCE):
-            answers |= await system.ask(left[start : start + _ASKED_AT_ONCE])
+        answers |= await system.ask(left)
         before, left = len(left), _open(receipts, answers)
         seen = system.marks.stat().st_size if system.marks.exists() else 0
         if len(left) < before or seen != ran:
