@@ -15,9 +15,11 @@ from kombu import Connection
 import dure.broker  # noqa: F401 - teaches kombu dure://
 from dure import Dure, Job, Reason, State
 from dure.client.results import connect_results
+from dure.event import JobEvent
 from dure.ledger.census import Census
 from dure.ledger.sweeper import Sweeper
 from dure.settings import Settings
+from dure.wire import Heartbeat
 from tests.acceptance.site import Site, site
 from tests.services import PostgreSQL, RabbitMQ, Redis
 
@@ -108,6 +110,15 @@ async def empty(client: Dure, queue: str) -> None:
     await until(is_empty, f"an empty {queue}")
 
 
+async def claimed(client: Dure) -> list[Job]:
+    """What a relay would publish now."""
+    return [
+        job
+        for job in await client.ledger.claim_due(time.time() + 10 * LATER, lease=1.0, limit=100)
+        if job.state is not State.SCHEDULED
+    ]
+
+
 def _purge(client: Dure, queue: str) -> None:
     with Connection(client.settings.broker) as connection, connection.channel() as channel:
         channel.queue_purge(queue)
@@ -141,27 +152,53 @@ async def test_an_end_whose_event_was_lost_is_read_from_the_result_backend(
     assert (failed.error.type, failed.error.message) == ("ValueError", "no stock")
 
 
-async def test_a_job_that_nobody_knows_ends_lost_at_the_second_look(client: Dure, sweeper: Sweeper) -> None:
+async def test_a_message_that_is_nowhere_is_published_anew_at_the_second_look_and_then_the_job_is_lost(
+    client: Dure, sweeper: Sweeper
+) -> None:
     job_id = await queued(client, "shop.add", 1, 1, queue=f"nobody-{uuid4().hex[:6]}")
-    _purge(client, (await client.job(job_id)).queue or "")
+    queue = (await client.job(job_id)).queue or ""
+    _purge(client, queue)
 
     await settle(client, sweeper, LATER)
-    assert (await client.job(job_id)).state is State.QUEUED
+    assert await claimed(client) == []
     await settle(client, sweeper, LATER_STILL)
+
+    (job,) = await claimed(client)
+    assert (job.id, job.state) == (job_id, State.QUEUED)
+    await client.publisher.publish([job])
+    (depth,) = await client.link.queues([queue])
+    assert depth.messages == 1
+    await settle(client, sweeper, 3 * LATER, 4 * LATER)
+    assert (await client.job(job_id)).state is State.QUEUED
+
+    _purge(client, queue)
+    await settle(client, sweeper, 5 * LATER, 6 * LATER)
 
     ended = await client.job(job_id)
     assert (ended.state, ended.reason) == (State.FAILURE, Reason.LOST)
 
 
-async def test_a_job_in_a_queue_that_was_deleted_ends_lost(client: Dure, sweeper: Sweeper) -> None:
-    queue = f"gone-{uuid4().hex[:6]}"
-    job_id = await queued(client, "shop.add", 1, 1, queue=queue)
+async def test_a_job_that_was_begun_and_is_nowhere_ends_lost(client: Dure, sweeper: Sweeper) -> None:
+    job_id = await queued(client, "shop.add", 1, 1, queue=f"gone-{uuid4().hex[:6]}")
     with Connection(client.settings.broker) as connection, connection.channel() as channel:
-        channel.queue_delete(queue)
+        channel.queue_delete((await client.job(job_id)).queue)
+    begun = JobEvent(job_id=job_id, state=State.STARTED, at=time.time(), attempt=1, worker="w@gone")
+    await client.ledger.record([begun])
+
+    await settle(client, sweeper, LATER)
+    assert (await client.job(job_id)).state is State.STARTED
+    await settle(client, sweeper, LATER_STILL)
+
+    assert (await client.job(job_id)).reason == Reason.LOST
+
+
+async def test_a_job_of_plain_celery_code_that_is_nowhere_ends_lost(client: Dure, sweeper: Sweeper) -> None:
+    foreign = str(uuid4())
+    await client.ledger.record([JobEvent(job_id=foreign, state=State.QUEUED, at=time.time(), queue="nobody-foreign")])
 
     await settle(client, sweeper, LATER, LATER_STILL)
 
-    assert (await client.job(job_id)).reason == Reason.LOST
+    assert (await client.job(foreign)).reason == Reason.LOST
 
 
 async def test_a_job_whose_message_still_waits_stays_open(client: Dure, sweeper: Sweeper) -> None:
@@ -184,8 +221,6 @@ async def test_nothing_is_looked_at_that_was_not_silent_for_long(client: Dure, s
 @contextlib.asynccontextmanager
 async def known_worker(client: Dure, name: str) -> AsyncIterator[str]:
     """The ledger has heard of the worker just now."""
-    from dure.wire import Heartbeat
-
     hostname = f"{name}@here"
     queue = name
     with_queue = await Census(client.ledger, client.link).ask([hostname])
@@ -250,8 +285,6 @@ async def test_a_job_whose_time_is_over_ends_expired_though_nobody_listens(clien
 
 
 async def test_a_retry_that_waits_and_a_job_for_later_stay_open(client: Dure, sweeper: Sweeper) -> None:
-    from dure.event import JobEvent
-
     waiting, later = str(uuid4()), str(uuid4())
     now = time.time()
     await client.ledger.record(

@@ -124,6 +124,12 @@ class Ledger:
             await silent.mark_checked(connection, ids, at)
 
     @_whole
+    async def publish_again(self, ids: Sequence[str], at: float, *, most: int) -> set[str]:
+        """Give these jobs to the relay anew, as far as nobody has begun them; each at most `most` times."""
+        async with self._writing() as connection:
+            return await silent.publish_again(connection, ids, at, most)
+
+    @_whole
     async def drop_expired_keys(self, now: float, *, limit: int = 10_000) -> int:
         async with self._writing() as connection:
             return await keys.drop_expired(connection, now, limit)

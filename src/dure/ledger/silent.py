@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, literal_column, or_, select, update
+from sqlalchemy import and_, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dure.job import Job
@@ -26,6 +26,15 @@ async def silent_jobs(connection: AsyncConnection, before: float, limit: int) ->
 
 async def mark_checked(connection: AsyncConnection, ids: Sequence[str], at: float) -> None:
     await connection.execute(update(jobs).where(writes.in_order(jobs.c.id.in_(ids))).values(checked_at=at))
+
+
+async def publish_again(connection: AsyncConnection, ids: Sequence[str], at: float, most: int) -> set[str]:
+    """Make these due, as far as nobody has begun them and they were not published anew `most` times yet; which are."""
+    not_begun = and_(_NOT_BEGUN, jobs.c.started_at.is_(None), jobs.c.cancel_requested_at.is_(None))
+    resent = func.coalesce(jobs.c.resent, 0)
+    due = writes.in_order(jobs.c.id.in_(ids), not_begun, resent < most)
+    values = {"due_at": at, "checked_at": at, "resent": resent + 1}
+    return set(await connection.scalars(update(jobs).where(due).values(values).returning(jobs.c.id)))
 
 
 async def frontiers(connection: AsyncConnection) -> dict[str, float]:

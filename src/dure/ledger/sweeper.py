@@ -8,7 +8,9 @@ In this order, and the first that knows decides:
 4. The queue. Its message may still wait there. The embedded broker can be asked for it. RabbitMQ can't, but the message
    is not in a queue that is empty or gone, and not in one whose running jobs were queued well after it.
 
-A job that all of them deny, twice, ends FAILURE `lost`. Should its worker speak up later, folding puts that above.
+A job that all of them deny, twice, is nowhere. If nobody has begun it, its message is published once more, for what was
+accepted is to be run. Otherwise, or when it is nowhere again, it ends FAILURE `lost`: nobody can say whether it ran.
+Should its worker speak up later, folding puts that above.
 
 Nothing is concluded from what could not be asked: while events wait to be recorded, while the broker is away, or where
 a worker that listens to the job's queue is alive and does not answer, jobs stay as they are.
@@ -39,6 +41,7 @@ _BATCH = 5000
 _ASKED_AT_ONCE = 500
 _REPLY_SECONDS = 3.0
 _ALIVE_SECONDS = 30.0
+_RESENT = 1  # what is swallowed twice would be swallowed again
 _KEYS_SECONDS = 60.0
 _EXPIRED_GRACE = 5.0  # a worker that began it in the last moment has told of it by then
 _RETRY_SECONDS = 90.0  # longer than the longest pause before a retry, which waits where nobody can be asked
@@ -99,10 +102,19 @@ class Sweeper(Loop):
         if lost and await self._is_told_everything():
             unchanged = await self._ledger.some_jobs(lost)
             still = [jobs[i] for i in lost if i in unchanged and unchanged[i].changed_at == jobs[i].changed_at]
-            await self._end("nobody", [_lost(job, now) for job in still])
+            await self._give_up(still, now)
         known = [job_id for job_id in asked if job_id not in missing]
         if known:
             await self._ledger.mark_checked(known, now)
+
+    async def _give_up(self, nowhere: Sequence[Job], now: float) -> None:
+        ours = [job.id for job in nowhere if job.origin == "dure"]
+        again = await self._ledger.publish_again(ours, now, most=_RESENT) if ours else set()
+        for job_id in sorted(again):
+            log.warning("a job's message is nowhere and is published anew", job=job_id)
+            self._missed.pop(job_id, None)
+        SETTLED.labels("publishing anew").inc(len(again))
+        await self._end("nobody", [_lost(job, now) for job in nowhere if job.id not in again])
 
     async def _stored(self, ids: Sequence[str]) -> dict[str, Stored]:
         found: dict[str, Stored] = {}

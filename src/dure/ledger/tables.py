@@ -2,7 +2,8 @@
 
 `jobs.seq` orders jobs as they came and carries the cursors of lists. `jobs.due_at` is the relay's: when a row is to
 be published, again or for the first time; NULL once the broker has confirmed it. Of a cancelled job it is the
-cancellation that is due. `jobs.checked_at` is the sweeper's: when a silent job was last asked after.
+cancellation that is due. `jobs.checked_at` and `jobs.resent` are the sweeper's: when a silent job was last asked after,
+and how often its message was published anew because it was nowhere.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ jobs = Table(
     Column("runtime", Double),
     Column("due_at", Double),
     Column("checked_at", Double),
+    Column("resent", Integer),
     Index("ix_jobs_task", "task", "seq"),
     Index("ix_jobs_created", "created_at"),
     Index(

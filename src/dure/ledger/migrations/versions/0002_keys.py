@@ -18,6 +18,7 @@ _COLUMNS: tuple[tuple[str, sa.types.TypeEngine[Any]], ...] = (
     ("unique_key", sa.String(255)),
     ("cancel_requested_at", sa.Double()),
     ("checked_at", sa.Double()),
+    ("resent", sa.Integer()),
 )
 _INDEXES = (
     ("ix_jobs_expires", ["expires"], "expires IS NOT NULL AND state IN ('SCHEDULED', 'ACCEPTED', 'QUEUED')"),
