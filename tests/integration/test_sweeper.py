@@ -64,7 +64,12 @@ async def sweeper(place: Site, client: Dure) -> AsyncIterator[Sweeper]:
     results = connect_results(settings_of(place))
     settings = client.settings
     yield Sweeper(
-        client.ledger, client.link, event_queue=settings.event_queue, settle_after=SETTLE_AFTER, results=results
+        client.ledger,
+        client.link,
+        event_queue=settings.event_queue,
+        settle_after=SETTLE_AFTER,
+        results=results,
+        reply_within=1.0,
     )
     await results.close()
 
@@ -252,6 +257,19 @@ async def test_while_a_worker_of_the_queue_does_not_answer_its_jobs_stay_open(
             assert not (await client.job(job_id)).state.final
         finally:
             os.kill(process.pid, signal.SIGCONT)
+
+
+async def test_while_somebody_unknown_consumes_the_queue_its_jobs_stay_open(client: Dure, sweeper: Sweeper) -> None:
+    job_id = await queued(client, "shop.add", 1, 1, queue=f"held-{uuid4().hex[:6]}")
+    queue = (await client.job(job_id)).queue or ""
+    arrived: list[Any] = []
+    with Connection(client.settings.broker) as connection, connection.channel() as channel:
+        channel.basic_consume(queue, no_ack=False, callback=arrived.append, consumer_tag="unknown")
+        while not arrived:
+            connection.drain_events(timeout=PATIENCE)
+        await settle(client, sweeper, LATER, LATER_STILL)
+        assert job_id not in {job.id for job in await claimed(client)}
+    assert (await client.job(job_id)).state is State.QUEUED
 
 
 async def test_while_events_wait_to_be_recorded_no_job_is_given_up(client: Dure, sweeper: Sweeper) -> None:

@@ -13,13 +13,15 @@ accepted is to be run. Otherwise, or when it is nowhere again, it ends FAILURE `
 Should its worker speak up later, folding puts that above.
 
 Nothing is concluded from what could not be asked: while events wait to be recorded, while the broker is away, or where
-a worker that listens to the job's queue is alive and does not answer, jobs stay as they are.
+somebody who did not answer consumes the job's queue (a worker that is stopped, one that sends no heartbeats, a dead
+connection that RabbitMQ still believes in), jobs stay as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter as Tally
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +41,6 @@ log = structlog.get_logger("dure")
 
 _BATCH = 5000
 _ASKED_AT_ONCE = 500
-_REPLY_SECONDS = 3.0
 _ALIVE_SECONDS = 30.0
 _RESENT = 1  # what is swallowed twice would be swallowed again
 _KEYS_SECONDS = 60.0
@@ -50,18 +51,27 @@ SETTLED = Counter("dure_jobs_settled_total", "Silent jobs that were settled, by 
 
 
 class Sweeper(Loop):
-    """`settle_after` is the most seconds that an open job whose end was lost stays open."""
+    """`settle_after` is the most seconds that an open job whose end was lost stays open, `reply_within` how long a
+    worker may take to answer."""
 
     name = "sweeper"
 
     def __init__(
-        self, ledger: Ledger, link: Link, *, event_queue: str, settle_after: float, results: ResultReader | None = None
+        self,
+        ledger: Ledger,
+        link: Link,
+        *,
+        event_queue: str,
+        settle_after: float,
+        results: ResultReader | None = None,
+        reply_within: float = 3.0,
     ) -> None:
         super().__init__()
         self._ledger = ledger
         self._link = link
         self._event_queue = event_queue
         self._results = results or NoResults()
+        self._reply_within = reply_within
         self._silence = settle_after * 0.8
         self._second_look = settle_after * 0.1
         self._pause = min(15.0, settle_after * 0.05)
@@ -126,7 +136,7 @@ class Sweeper(Loop):
         """Workers first, then the queues: a message that moves between the two is seen in one of them."""
         now = time.time()
         nodes = [n for n in await self._ledger.workers() if n.online and now - n.heartbeat_at < _ALIVE_SECONDS]
-        with_workers, silent_queues = await self._ask_workers(nodes, list(jobs))
+        with_workers, answered = await self._ask_workers([node.hostname for node in nodes], list(jobs))
         by_queue: dict[str, list[str]] = {}
         for job_id, job in jobs.items():
             if job_id not in with_workers and job.queue is not None:
@@ -136,31 +146,31 @@ class Sweeper(Loop):
         depths = {depth.name: depth for depth in await self._link.queues(unclear)} if unclear else {}
         return _View(
             with_workers=with_workers,
-            silent_queues=silent_queues,
+            silent_queues=frozenset(_queues(node for node in nodes if node.hostname not in answered)),
+            listeners=Tally(_queues(node for node in nodes if node.hostname in answered)),
             held=held,
             depths=depths,
             frontiers=await self._ledger.frontiers() if unclear else {},
             margin=self._silence / 2,
         )
 
-    async def _ask_workers(self, nodes: Sequence[Node], ids: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
-        """The jobs that workers hold, and the queues of those that did not answer."""
-        names = [node.hostname for node in nodes]
+    async def _ask_workers(self, names: Sequence[str], ids: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """The jobs that workers hold, and the workers that answered every question."""
         if not names or not ids:
-            return frozenset(), frozenset()
+            return frozenset(), frozenset(names)
         found: set[str] = set()
         answered = set(names)
         for some in _chunks(ids):
-            told = await self._link.broadcast(
-                "query_task", {"ids": list(some)}, destination=names, timeout=_REPLY_SECONDS
-            )
+            told = await self._ask("query_task", {"ids": list(some)}, names)
             answered &= told.keys()
             found |= {job_id for holding in told.values() if isinstance(holding, dict) for job_id in holding}
-        later = await self._link.broadcast("scheduled", {}, destination=names, timeout=_REPLY_SECONDS)
+        later = await self._ask("scheduled", {}, names)
         answered &= later.keys()
         found |= {job_id for waiting in later.values() for job_id in _scheduled(waiting)}
-        silent = {queue for node in nodes if node.hostname not in answered for queue in node.queues}
-        return frozenset(found), frozenset(silent)
+        return frozenset(found), frozenset(answered)
+
+    async def _ask(self, command: str, arguments: dict[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
+        return await self._link.broadcast(command, arguments, destination=names, timeout=self._reply_within)
 
     async def _is_told_everything(self) -> bool:
         """No event waits to be recorded."""
@@ -185,6 +195,7 @@ class _View(Struct, frozen=True, kw_only=True):
 
     with_workers: frozenset[str]
     silent_queues: frozenset[str]
+    listeners: Mapping[str, int]  # by queue: how many workers consume it and answered
     held: Mapping[str, frozenset[str] | None]
     depths: Mapping[str, QueueDepth]
     frontiers: Mapping[str, float]
@@ -199,7 +210,11 @@ class _View(Struct, frozen=True, kw_only=True):
         if held is not None:
             return job.id not in held
         depth = self.depths.get(queue)
-        if depth is None or not depth.exists or depth.messages == 0:
+        if depth is None or not depth.exists:
+            return True
+        if depth.consumers > self.listeners.get(queue, 0):
+            return False
+        if depth.messages == 0:
             return True
         queued_at = job.queued_at or job.created_at
         return queued_at < self.frontiers.get(queue, 0.0) - self.margin
@@ -234,6 +249,10 @@ def _lost(job: Job, now: float) -> JobEvent:
     message = "no worker, no queue and no result backend knows of the job any more"
     error = JobError(type="Lost", message=message)
     return _ended(job, State.FAILURE, now, reason=Reason.LOST, error=error, worker=job.worker)
+
+
+def _queues(nodes: Iterable[Node]) -> Iterable[str]:
+    return (queue for node in nodes for queue in node.queues)
 
 
 def _scheduled(waiting: Any) -> Iterable[str]:
