@@ -45,6 +45,7 @@ class Reason(StrEnum):
     REVOKED = "revoked"
     IGNORED = "ignored"
     LOST = "lost"
+    SKIPPED = "skipped"
 
 
 # Ends that the task itself had no part in: its message could not be run, or not to an end.
@@ -104,7 +105,8 @@ class Job(Struct, frozen=True, kw_only=True):
     `attempt` is the attempt that the state comes from: None while no worker has spoken, 0 from a worker that does
     not number its attempts. `attempts` counts them. `args_repr` and `result_repr` are what a stock Celery event
     told, where the value itself is not known. `fingerprint` groups jobs that failed alike; `retry_of` is the job that
-    an operator sent again as this one. A job with `cancel_requested_at` that is still open runs, and could not be
+    an operator sent again as this one. `node` is its name in the workflow, where a job that is `replaced_by` another
+    does not count any more. A job with `cancel_requested_at` that is still open runs, and could not be
     stopped yet.
     """
 
@@ -134,6 +136,9 @@ class Job(Struct, frozen=True, kw_only=True):
     group_id: str | None = None
     retry_of: str | None = None
     unique_key: str | None = None
+    workflow_id: str | None = None
+    node: str | None = None
+    replaced_by: str | None = None
     created_at: float = 0.0
     eta: float | None = None
     expires: float | None = None

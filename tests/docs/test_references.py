@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from dure.cli.codes import Code
 from dure.cli.commands import app
-from dure.client.options import OPTION_NAMES
+from dure.options import OPTION_NAMES
 from dure.gateway.app import create_app
 from dure.job import Job, Reason, State
 from dure.settings import Settings

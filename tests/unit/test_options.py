@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from dure.client.options import OPTION_NAMES, SubmitOptions, read_options
+from dure.options import OPTION_NAMES, SubmitOptions, read_options
 from dure.errors import InvalidSubmission
 from dure.job import Unique, Until
 

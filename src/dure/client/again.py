@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, structs
 
-from dure.client.options import read_options
 from dure.client.submission import Draft, Submission, plain
 from dure.errors import FieldError, InvalidSubmission, JobNotEnded
 from dure.job import Job, State, Unique
 from dure.ledger import JobFilter
+from dure.options import read_options
 
 if TYPE_CHECKING:
     from dure.client.dure import Dure

@@ -26,7 +26,6 @@ from dure.client.connect import connect
 from dure.client.handle import JobHandle
 from dure.client.leases import LEASE
 from dure.client.once import idempotency
-from dure.client.options import OPTION_NAMES
 from dure.client.publisher import Publisher
 from dure.client.submission import Draft, Submission, draft, plain
 from dure.client.typing import TaskOf
@@ -35,6 +34,7 @@ from dure.errors import IdempotencyConflict, LedgerUnavailable, LinkError, Unkno
 from dure.job import Job, State
 from dure.ledger import Group, Idempotency, JobFilter, Ledger, Receipt, Request
 from dure.link import Link
+from dure.options import OPTION_NAMES
 from dure.settings import Settings, load
 
 P = ParamSpec("P")
@@ -220,7 +220,7 @@ class Dure:
     async def _commit(self, requests: Sequence[Request]) -> Sequence[Receipt | IdempotencyConflict]:
         now = time.time()
         requests = _due_from(requests, now + self._grace())
-        if any(request.is_keyed for request in requests):
+        if not all(request.is_plain for request in requests):
             outcomes = await self.ledger.accept_once(requests, now)
         else:
             await self.ledger.accept([entry for request in requests for entry in request.jobs])

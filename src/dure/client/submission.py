@@ -13,9 +13,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from uuid_utils import uuid7
 
 from dure.client.catalogue import Catalogue
-from dure.client.options import read_options
 from dure.errors import FieldError, InvalidSubmission
 from dure.job import Job, State, Unique
+from dure.options import read_options
 
 _NAME_LIMIT = 255
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI
 
-from dure.client.options import SubmitOptions
+from dure.options import SubmitOptions
 from dure.task import Task
 
 _GENERIC = "/api/v1/tasks/{name}"

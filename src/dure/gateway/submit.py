@@ -12,10 +12,10 @@ from starlette.requests import Request
 from dure.client import Submission
 from dure.client.catalogue import Catalogue
 from dure.client.once import idempotency
-from dure.client.options import OPTION_NAMES
 from dure.errors import FieldError, InvalidSubmission
 from dure.job import Job, State
 from dure.ledger import Idempotency
+from dure.options import OPTION_NAMES
 from dure.settings import Settings
 
 ENVELOPE = OPTION_NAMES | {"args", "kwargs"}

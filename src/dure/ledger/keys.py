@@ -21,7 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dure.errors import IdempotencyConflict
 from dure.job import FINAL, Job, Unique, Until
 from dure.ledger import rows, writes
-from dure.ledger.tables import idempotency_keys, jobs, unique_keys
+from dure.ledger.tables import idempotency_keys, jobs, unique_keys, workflows
+from dure.workflow import Flow, Workflow
 
 
 class Idempotency(Struct, frozen=True, kw_only=True):
@@ -33,25 +34,34 @@ class Idempotency(Struct, frozen=True, kw_only=True):
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """Jobs that are accepted together, each with the time from which the relay may publish it."""
+    """Jobs that are accepted together, each with the time from which the relay may publish it; or a workflow."""
 
-    jobs: tuple[tuple[Job, float], ...]
+    jobs: tuple[tuple[Job, float], ...] = ()
+    flow: Flow | None = None
     unique: Mapping[str, Unique] = {}
     idempotency: Idempotency | None = None
 
     @property
-    def is_keyed(self) -> bool:
-        return bool(self.unique) or self.idempotency is not None
+    def is_plain(self) -> bool:
+        """Whether its jobs are rows and nothing else."""
+        return not self.unique and self.idempotency is None and self.flow is None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What an idempotency key names: the jobs, or the workflow."""
+        return tuple(job.id for job, _ in self.jobs) if self.flow is None else (self.flow.workflow.id,)
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
     """What became of a request: its jobs in their order, new ones or those that hold the key.
 
-    `replayed` says that the whole request was made before; its jobs are then as they are now.
+    `replayed` says that the whole request was made before; its jobs are then as they are now, of a workflow only its
+    record is there.
     """
 
     jobs: tuple[Job, ...]
     created: frozenset[str]
+    workflow: Workflow | None = None
     replayed: bool = False
 
 
@@ -66,7 +76,12 @@ async def accept_once(connection: AsyncConnection, requests: Sequence[Request], 
     new = [entry for r in fresh for entry in r.jobs if entry[0].id not in holders]
     if new:
         await writes.insert_jobs(connection, new)
+    flows = [r.flow for r in fresh if r.flow is not None]
+    if flows:
+        await writes.insert_flows(connection, flows)
     known = await _known(connection, first, holders)
+    repeated = [first[r.idempotency.key].ids[0] for r in requests if r.flow is not None and r.idempotency is not None]
+    workflows_known = await _workflows(connection, repeated)
     outcomes: list[Outcome] = []
     for request in requests:
         key = request.idempotency
@@ -76,7 +91,7 @@ async def accept_once(connection: AsyncConnection, requests: Sequence[Request], 
             if key is not None and holders:
                 first[key.key] = await _correct(connection, key, receipt)
         else:
-            outcomes.append(_replay(key, first[key.key], known))
+            outcomes.append(_replay(key, first[key.key], known, workflows_known))
     return outcomes
 
 
@@ -89,7 +104,7 @@ class _Ids(Struct, frozen=True):
 
 def _ids(request: Request) -> _Ids:
     assert request.idempotency is not None  # noqa: S101 - asked only of those that have one
-    return _Ids(request.idempotency.fingerprint, tuple(job.id for job, _ in request.jobs))
+    return _Ids(request.idempotency.fingerprint, request.ids)
 
 
 async def _claim_requests(connection: AsyncConnection, requests: Sequence[Request], now: float) -> dict[str, _Ids]:
@@ -169,15 +184,32 @@ async def _found(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, J
     return {row["id"]: rows.read_job(row) for row in found.mappings()}
 
 
+async def _workflows(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Workflow]:
+    if not ids:
+        return {}
+    found = await connection.execute(select(workflows).where(workflows.c.id.in_(list(ids))))
+    return {row["id"]: rows.read_workflow(row) for row in found.mappings()}
+
+
 def _receipt(request: Request, holders: Mapping[str, str], known: Mapping[str, Job]) -> Receipt:
+    if request.flow is not None:
+        jobs = tuple(node.job for node in request.flow.nodes)
+        return Receipt(jobs=jobs, created=frozenset(job.id for job in jobs), workflow=request.flow.workflow)
     chosen = tuple(known[holders[job.id]] if job.id in holders else job for job, _ in request.jobs)
     return Receipt(jobs=chosen, created=frozenset(job.id for job, _ in request.jobs) - holders.keys())
 
 
-def _replay(key: Idempotency, first: _Ids, known: Mapping[str, Job]) -> Outcome:
+def _replay(
+    key: Idempotency, first: _Ids, known: Mapping[str, Job], workflows_known: Mapping[str, Workflow]
+) -> Outcome:
     if first.fingerprint != key.fingerprint:
         return IdempotencyConflict(key.key)
-    return Receipt(jobs=tuple(known[i] for i in first.ids if i in known), created=frozenset(), replayed=True)
+    return Receipt(
+        jobs=tuple(known[i] for i in first.ids if i in known),
+        created=frozenset(),
+        workflow=workflows_known.get(first.ids[0]),
+        replayed=True,
+    )
 
 
 async def _correct(connection: AsyncConnection, key: Idempotency, receipt: Receipt) -> _Ids:

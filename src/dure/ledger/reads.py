@@ -185,7 +185,7 @@ async def catalogue_version(connection: AsyncConnection) -> tuple[int, float]:
 
 async def list_workers(connection: AsyncConnection) -> list[Node]:
     found = await connection.execute(select(workers).order_by(workers.c.hostname))
-    return [rows.read_node(row) for row in found.mappings()]
+    return [rows.read_worker(row) for row in found.mappings()]
 
 
 async def running_jobs(connection: AsyncConnection) -> dict[str, list[Running]]:

@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping
 from dure.job import Job, JobError, State
 from dure.node import Node
 from dure.task import Task
+from dure.workflow import Edge, NewNode, On, Plan, Workflow
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
@@ -68,6 +69,9 @@ SUBMITTED = (
     "changed_at",
 )
 
+# What a new node of a workflow has besides.
+NODE = ("workflow_id", "node", "finished_at", "reason", "result", "error", "fingerprint")
+
 _JSON = ("args", "kwargs", "result", "error")
 
 
@@ -88,6 +92,46 @@ def submitted_row(job: Job, due_at: float) -> dict[str, Any]:
     row["state"] = job.state.value
     row["due_at"] = due_at
     return row
+
+
+def node_row(node: NewNode) -> dict[str, Any]:
+    job = node.job
+    row = {name: getattr(job, name) for name in (*SUBMITTED, *NODE)}
+    for name in _JSON:
+        row[name] = None if row[name] is None else _encode(row[name]).decode()
+    row["tags"] = _encode(job.tags).decode() if job.tags else None
+    row["state"] = job.state.value
+    row["due_at"] = node.due_at
+    row["plan"] = _encode(node.plan).decode()
+    row["unmet"] = node.unmet
+    return row
+
+
+def edge_row(edge: Edge) -> dict[str, Any]:
+    return {"job_id": edge.job_id, "name": edge.name, "needs": edge.needs, "passes": edge.on.value}
+
+
+def read_edge(row: RowMapping) -> Edge:
+    return Edge(job_id=row["job_id"], name=row["name"], needs=row["needs"], on=On(row["passes"]))
+
+
+def read_plan(row: RowMapping) -> Plan:
+    return _decode(row["plan"], type=Plan) if row["plan"] else Plan()
+
+
+def workflow_row(workflow: Workflow, open_nodes: int) -> dict[str, Any]:
+    row = {name: getattr(workflow, name) for name in Workflow.__struct_fields__}
+    row["output"] = _encode(workflow.output).decode()
+    row["state"] = workflow.state.value
+    row["open"] = open_nodes
+    return row
+
+
+def read_workflow(row: RowMapping) -> Workflow:
+    fields = {name: row[name] for name in Workflow.__struct_fields__}
+    fields["output"] = None if fields["output"] is None else _decode(fields["output"])
+    fields["state"] = State(fields["state"])
+    return Workflow(**fields)
 
 
 def told_arguments(args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -130,14 +174,14 @@ def read_task(row: RowMapping) -> Task:
     return Task(**fields)
 
 
-def node_row(node: Node, *, announced: bool) -> dict[str, Any]:
+def worker_row(node: Node, *, announced: bool) -> dict[str, Any]:
     row = {name: getattr(node, name) for name in Node.__struct_fields__}
     row["announced_at"] = node.heartbeat_at if announced else None
     row["queues"] = _encode(node.queues).decode()
     return row
 
 
-def read_node(row: RowMapping) -> Node:
+def read_worker(row: RowMapping) -> Node:
     fields = {name: row[name] for name in Node.__struct_fields__}
     fields["queues"] = _decode(fields["queues"], type=tuple[str, ...])
     fields["online"] = bool(fields["online"])

@@ -4,6 +4,11 @@
 be published, again or for the first time; NULL once the broker has confirmed it. Of a cancelled job it is the
 cancellation that is due. `jobs.checked_at` and `jobs.resent` are the sweeper's: when a silent job was last asked after,
 and how often its message was published anew because it was nowhere.
+
+A node of a workflow is a job with `workflow_id` and `node`, its name; of the jobs of one name the one counts that is not
+`replaced_by` another. `jobs.plan` is what it does when nothing of it is `unmet` any more, `jobs.passed_on_at` when its
+end was told to those that need it. `edges.needs` is the job that `job_id` waits for, `edges.passes` at which of its
+ends. `workflows.open` counts the nodes that have not ended; whoever ends or begins a node locks this row before.
 """
 
 from __future__ import annotations
@@ -70,6 +75,12 @@ jobs = Table(
     Column("due_at", Double),
     Column("checked_at", Double),
     Column("resent", Integer),
+    Column("workflow_id", String(255)),
+    Column("node", String(255)),
+    Column("replaced_by", String(255)),
+    Column("plan", Text),
+    Column("unmet", Integer),
+    Column("passed_on_at", Double),
     Index("ix_jobs_task", "task", "seq"),
     Index("ix_jobs_created", "created_at"),
     Index(
@@ -104,7 +115,63 @@ jobs = Table(
         postgresql_where=text("retry_of IS NOT NULL"),
         sqlite_where=text("retry_of IS NOT NULL"),
     ),
+    Index(
+        "ix_jobs_workflow",
+        "workflow_id",
+        "seq",
+        postgresql_where=text("workflow_id IS NOT NULL"),
+        sqlite_where=text("workflow_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_parent",
+        "root_id",
+        postgresql_where=text("parent_id IS NOT NULL"),
+        sqlite_where=text("parent_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_jobs_group",
+        "group_id",
+        postgresql_where=text("group_id IS NOT NULL"),
+        sqlite_where=text("group_id IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
+)
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("id", String(255), nullable=False, unique=True),
+    Column("name", Text),
+    Column("state", String(16), nullable=False),
+    Column("reason", String(32)),
+    Column("output", Text),
+    Column("queue", Text),
+    Column("timeout", Double),
+    Column("deadline", Double),
+    Column("origin", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("cancel_requested_at", Double),
+    Column("changed_at", Double, nullable=False),
+    Column("open", Integer, nullable=False),
+    Index(
+        "ix_workflows_deadline",
+        "deadline",
+        postgresql_where=text("deadline IS NOT NULL AND state = 'STARTED'"),
+        sqlite_where=text("deadline IS NOT NULL AND state = 'STARTED'"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+edges = Table(
+    "edges",
+    metadata,
+    Column("job_id", String(255), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("needs", String(255), nullable=False),
+    Column("passes", String(16), nullable=False),
+    Index("ix_edges_needs", "needs"),
 )
 
 job_tags = Table(

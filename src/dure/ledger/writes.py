@@ -15,10 +15,11 @@ from dure.errors import JobEnded
 from dure.event import JobEvent, fold, unknown
 from dure.job import Job, JobError, Reason, State
 from dure.ledger import rows
-from dure.ledger.tables import job_tags, jobs, queues, tasks, workers
+from dure.ledger.tables import edges, job_tags, jobs, queues, tasks, workers, workflows
 from dure.node import Node
 from dure.task import Task
 from dure.wire import Heartbeat
+from dure.workflow import Edge, Flow, NewNode
 
 # What a record tells of the attempt that its state comes from.
 _OF_AN_ATTEMPT = ("attempt", "worker", "result", "result_repr", "error", "fingerprint", "runtime")
@@ -32,7 +33,28 @@ def upsert(connection: AsyncConnection, table: Any) -> Any:
 async def insert_jobs(connection: AsyncConnection, batch: Sequence[tuple[Job, float]]) -> None:
     """New rows; each comes with the time from which the relay may publish it."""
     await connection.execute(jobs.insert(), [rows.submitted_row(job, due_at) for job, due_at in batch])
-    tags = [{"job_id": job.id, "tag": tag} for job, _ in batch for tag in dict.fromkeys(job.tags)]
+    await _insert_tags(connection, (job for job, _ in batch))
+
+
+async def insert_flows(connection: AsyncConnection, flows: Sequence[Flow]) -> None:
+    """New workflows with all of their rows."""
+    await connection.execute(
+        workflows.insert(),
+        [rows.workflow_row(flow.workflow, sum(not n.job.state.final for n in flow.nodes)) for flow in flows],
+    )
+    await insert_nodes(connection, [n for flow in flows for n in flow.nodes], [e for flow in flows for e in flow.edges])
+
+
+async def insert_nodes(connection: AsyncConnection, nodes: Sequence[NewNode], needs: Sequence[Edge]) -> None:
+    if nodes:
+        await connection.execute(jobs.insert(), [rows.node_row(node) for node in nodes])
+        await _insert_tags(connection, (node.job for node in nodes))
+    if needs:
+        await connection.execute(edges.insert(), [rows.edge_row(edge) for edge in needs])
+
+
+async def _insert_tags(connection: AsyncConnection, tagged: Iterable[Job]) -> None:
+    tags = [{"job_id": job.id, "tag": tag} for job in tagged for tag in dict.fromkeys(job.tags)]
     if tags:
         await connection.execute(job_tags.insert(), tags)
 
@@ -199,8 +221,8 @@ async def upsert_workers(
 ) -> None:
     """What workers tell of themselves, in any order: the latest beat says whether one is online, the latest
     announcement what it is, and what only an older one told is kept."""
-    told = [rows.node_row(node, announced=True) for node in announced]
-    told += [rows.node_row(_beating(beat), announced=False) for beat in heartbeats]
+    told = [rows.worker_row(node, announced=True) for node in announced]
+    told += [rows.worker_row(_beating(beat), announced=False) for beat in heartbeats]
     if told:
         told.sort(key=lambda row: row["hostname"])
         insert = upsert(connection, workers)

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dure.client import Dure, Edits
-from dure.client.options import OPTION_NAMES, SubmitOptions
 from dure.errors import FieldError, InvalidSubmission
 from dure.gateway.body import read_json
 from dure.gateway.dependency import DureDep
@@ -19,6 +18,7 @@ from dure.gateway.routes.jobs import AWAY, UNKNOWN, JobId
 from dure.gateway.schemas import JobRecord, Matched, Problem, ResentRecord
 from dure.job import State
 from dure.ledger import JobFilter
+from dure.options import OPTION_NAMES, SubmitOptions
 from dure.view import job_view, resent_view
 
 router = APIRouter(route_class=ProblemRoute, tags=["jobs"])

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from dure.client.options import Moment
 from dure.job import Reason, State
 from dure.ledger import JobFilter
+from dure.options import Moment
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 
