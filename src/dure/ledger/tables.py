@@ -5,7 +5,7 @@ be published, again or for the first time; NULL once the broker has confirmed it
 cancellation that is due. `jobs.checked_at` and `jobs.resent` are the sweeper's: when a silent job was last asked after,
 and how often its message was published anew because it was nowhere.
 
-A node of a workflow is a job with `workflow_id` and `node`, its name; of the jobs of one name the one counts that is not
+A node of a workflow is a job with `workflow_id` and `node`, its name; of one name the job counts that is not
 `replaced_by` another. `jobs.plan` is what it does when nothing of it is `unmet` any more, `jobs.passed_on_at` when its
 end was told to those that need it. `edges.needs` is the job that `job_id` waits for, `edges.passes` at which of its
 ends. `workflows.open` counts the nodes that have not ended; whoever ends or begins a node locks this row before.
