@@ -82,7 +82,7 @@ def retry(
     wanted = JobFilter(dead=True, fingerprint=fingerprint, task=task, reason=reason)
     changed = again.edits(args, given, queue=to, priority=priority, delay=delay, retries=retries, time_limit=time_limit)
     if not ask_ledger(settings, lambda ledger: ledger.count_jobs(wanted)):
-        _tell_unknown(fingerprint)
+        _tell_unknown(fingerprint, narrowed=bool(task or reason))
         raise typer.Exit(Code.UNKNOWN)
     again.resend(settings, wanted, changed, rate=rate, limit=limit, dry_run=dry_run, yes=yes, as_json=as_json)
 
@@ -112,13 +112,14 @@ def _print(found: Sequence[Group]) -> None:
     err().print(f"[dim]send a group again: dure dead retry FINGERPRINT{also}[/]")
 
 
-def _tell_unknown(fingerprint: str) -> None:
+def _tell_unknown(fingerprint: str, *, narrowed: bool) -> None:
     from rich.text import Text
 
     from dure.cli.report import remedy, show_error
 
+    of_these = " of that task or reason" if narrowed else ""
     show_error(
         "Unknown group",
-        Text.assemble("no dead letter has the fingerprint ", (fingerprint, "bold"), " and what else was asked for"),
+        Text.assemble("no dead letter", of_these, " has the fingerprint ", (fingerprint, "bold")),
         remedy("`dure dead` lists the groups"),
     )

@@ -68,6 +68,9 @@ _TITLES: dict[type[DureError], str] = {
 }
 
 
+_OF_A_TASK = {("task",), ("args",), ("kwargs",)}
+
+
 @singledispatch
 def _lines(error: DureError) -> Iterator[RenderableType]:
     yield Text(str(error))
@@ -84,7 +87,8 @@ def _(error: ConfigurationError) -> Iterator[RenderableType]:
 def _(error: InvalidSubmission) -> Iterator[RenderableType]:
     for wrong in error.errors:
         yield Text.assemble((".".join(map(str, wrong.loc)), "bold"), ": ", wrong.message)
-    yield remedy("`dure tasks` shows what each task takes")
+    if any(wrong.loc[:1] in _OF_A_TASK for wrong in error.errors):
+        yield remedy("`dure tasks` shows what each task takes")
 
 
 @_lines.register

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 
 from dure.client.submission import Draft, Submission, plain
 from dure.errors import FieldError, InvalidSubmission, JobNotEnded
-from dure.job import Job, State, Unique
+from dure.job import FINAL, Job, State, Unique
 from dure.ledger import JobFilter
 from dure.options import read_options
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _CHUNK = 500
 _SHOWN = 20
 _SLOWEST = 0.001
+_ENDED = ", ".join(sorted(FINAL))
 _KEPT = ("queue", "priority", "retries", "time_limit")
 
 
@@ -92,7 +93,7 @@ async def resend_many(
 def _ended_state(wanted: JobFilter) -> State:
     state = wanted.state or State.FAILURE
     if not state.final:
-        raise InvalidSubmission([FieldError(("state",), f"jobs that are {state} have not ended")])
+        raise InvalidSubmission([FieldError(("state",), f"jobs that are {state} have not ended; give one of {_ENDED}")])
     return state
 
 
