@@ -7,20 +7,12 @@ import pytest
 
 from tests.acceptance.http import NAMES
 from tests.acceptance.site import Site, site
-from tests.services import PostgreSQL, RabbitMQ, Redis
+from tests.services.modes import servers_of
 
 
 @pytest.fixture(scope="session", params=["embedded", "production"])
 def live(request: pytest.FixtureRequest) -> Iterator[Site]:
-    environ = {}
-    if request.param == "production":
-        rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
-        postgres: PostgreSQL = request.getfixturevalue("postgres")
-        redis: Redis = request.getfixturevalue("redis")
-        environ["DURE_BROKER_URL"] = rabbitmq.start().vhost()
-        environ["DURE_LEDGER_URL"] = postgres.start().database()
-        environ["DURE_RESULT_BACKEND"] = redis.start().database()
-    with site(**environ) as place:
+    with site(**servers_of(request)) as place:
         place.start_gateway()
         place.start_worker("ours")
         place.start_worker("stock", "-Q", "stock", stock=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from dure.settings import Settings
 from tests.services.service import free_port
 
 CHECKOUT = Path(__file__).parents[2]
@@ -42,6 +43,12 @@ class Site:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def settings(self) -> Settings:
+        """As its processes read them from their environment."""
+        names = {name.removeprefix("DURE_").lower(): value for name, value in self.environ.items()}
+        return Settings(_env_file=None, **names)  # type: ignore[arg-type]
 
     def client(self, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False, **options)

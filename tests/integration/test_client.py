@@ -20,28 +20,16 @@ from dure.ledger import JobFilter
 from dure.settings import Settings
 from tests.acceptance import tasks as shop
 from tests.acceptance.site import Site, site
-from tests.services import PostgreSQL, RabbitMQ, Redis
+from tests.services import PostgreSQL
+from tests.services.modes import servers_of
 
 PATIENCE = 20.0
-
-
-def settings_of(place: Site) -> Settings:
-    names = {name.removeprefix("DURE_").lower(): value for name, value in place.environ.items()}
-    return Settings(_env_file=None, **names)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module", params=["embedded", "production"])
 def place(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A broker, a ledger, one worker of ours, and a stock one on the queue `stock`."""
-    environ = {}
-    if request.param == "production":
-        rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
-        postgres: PostgreSQL = request.getfixturevalue("postgres")
-        redis: Redis = request.getfixturevalue("redis")
-        environ["DURE_BROKER_URL"] = rabbitmq.start().vhost()
-        environ["DURE_LEDGER_URL"] = postgres.start().database()
-        environ["DURE_RESULT_BACKEND"] = redis.start().database()
-    with site(**environ) as place:
+    with site(**servers_of(request)) as place:
         place.start_worker("ours")
         place.start_worker("stock", "-Q", "stock", "-E", stock=True)
         place.await_worker("ours")
@@ -51,7 +39,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 @pytest.fixture
 async def client(place: Site) -> AsyncIterator[Dure]:
-    async with running(settings_of(place)) as (dure, _):
+    async with running(place.settings) as (dure, _):
         await until(lambda: _known(dure, "shop.add"))
         yield dure
 

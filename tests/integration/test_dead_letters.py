@@ -18,20 +18,14 @@ from dure.ledger.recorder import Recorder
 from dure.settings import Settings
 from dure.wire import task_message
 from tests.acceptance.site import Site, site
-from tests.services import PostgreSQL, RabbitMQ
+from tests.services.modes import servers_of
 
 PATIENCE = 20.0
 
 
 @pytest.fixture(params=["embedded", "production"])
 def place(request: pytest.FixtureRequest) -> Iterator[Site]:
-    environ = {}
-    if request.param == "production":
-        rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
-        postgres: PostgreSQL = request.getfixturevalue("postgres")
-        environ["DURE_BROKER_URL"] = rabbitmq.start().vhost()
-        environ["DURE_LEDGER_URL"] = postgres.start().database()
-    with site(**environ) as place:
+    with site(**servers_of(request)) as place:
         yield place
 
 

@@ -18,10 +18,9 @@ from dure.client.results import connect_results
 from dure.event import JobEvent
 from dure.ledger.census import Census
 from dure.ledger.sweeper import Sweeper
-from dure.settings import Settings
 from dure.wire import Heartbeat
 from tests.acceptance.site import Site, site
-from tests.services import PostgreSQL, RabbitMQ, Redis
+from tests.services.modes import servers_of
 
 PATIENCE = 20.0
 SETTLE_AFTER = 100.0
@@ -29,23 +28,10 @@ LATER = SETTLE_AFTER + 1  # a first look that comes when the silence was long en
 LATER_STILL = LATER + SETTLE_AFTER  # and a second one
 
 
-def settings_of(place: Site) -> Settings:
-    names = {name.removeprefix("DURE_").lower(): value for name, value in place.environ.items()}
-    return Settings(_env_file=None, **names)  # type: ignore[arg-type]
-
-
 @pytest.fixture(scope="module", params=["embedded", "production"])
 def place(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A broker, a ledger and a result backend; a worker of each kind, of whose events nobody records any."""
-    environ = {}
-    if request.param == "production":
-        rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
-        postgres: PostgreSQL = request.getfixturevalue("postgres")
-        redis: Redis = request.getfixturevalue("redis")
-        environ["DURE_BROKER_URL"] = rabbitmq.start().vhost()
-        environ["DURE_LEDGER_URL"] = postgres.start().database()
-        environ["DURE_RESULT_BACKEND"] = redis.start().database()
-    with site(**environ) as place:
+    with site(**servers_of(request)) as place:
         place.start_worker("ours", "-Q", "ours")
         place.start_worker("mute", "-Q", "mute", stock=True)
         place.await_worker("ours")
@@ -55,13 +41,13 @@ def place(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 @pytest.fixture
 async def client(place: Site) -> AsyncIterator[Dure]:
-    async with Dure(settings_of(place)) as dure:
+    async with Dure(place.settings) as dure:
         yield dure
 
 
 @pytest.fixture
 async def sweeper(place: Site, client: Dure) -> AsyncIterator[Sweeper]:
-    results = connect_results(settings_of(place))
+    results = connect_results(place.settings)
     settings = client.settings
     yield Sweeper(
         client.ledger,
@@ -130,7 +116,7 @@ def _purge(client: Dure, queue: str) -> None:
 
 
 async def stored(place: Site, job_id: str) -> None:
-    results = connect_results(settings_of(place))
+    results = connect_results(place.settings)
 
     async def found() -> bool:
         return job_id in await results.fetch([job_id])
