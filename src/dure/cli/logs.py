@@ -38,7 +38,7 @@ def quiet() -> None:
 
 def _configure_structlog(least: int, style: Literal["console", "json"]) -> None:
     structlog.configure(
-        processors=[*_SHARED, structlog.processors.format_exc_info, *_renderer(style)],
+        processors=[*_SHARED, *_renderer(style)],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
@@ -49,6 +49,9 @@ def coloured() -> bool:
 
 
 def _renderer(style: Literal["console", "json"]) -> list[structlog.types.Processor]:
+    # Written out here, plainly: the renderer's own way draws every local variable, arguments and secrets among them.
+    written_out = structlog.processors.format_exc_info
     if style == "json":
-        return [structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=coloured(), pad_event_to=0)]
+        return [written_out, structlog.processors.JSONRenderer()]
+    plain = structlog.dev.plain_traceback
+    return [written_out, structlog.dev.ConsoleRenderer(colors=coloured(), pad_event_to=0, exception_formatter=plain)]
