@@ -23,6 +23,11 @@ from dure.job import Job, JobError, State
 
 RESULT, ERROR, ITEM, LITERAL = "$result", "$error", "$item", "$literal"
 PATH = "path"
+WORKFLOW = "$workflow"
+WORKFLOW_BYTES = 8_388_608  # the most that the JSON of one may have which a task returns; RabbitMQ takes 16 MiB
+
+MAX_NODES = 20_000  # of one workflow, with those that are made on the way
+ERROR_PARTS = ("id", "task", "args", "kwargs", "state", "reason", "type", "message", "traceback")
 
 Path = Sequence[str | int]
 
@@ -43,11 +48,12 @@ class Kind(StrEnum):
 
 class On(StrEnum):
     """Which end of its need an edge lets pass; at the other one the dependant ends: upstream-failed where it wanted a
-    success, skipped where it wanted a failure."""
+    success, skipped where it wanted a failure. ERROR is a failure of the need's own, not one of what it needed."""
 
     SUCCESS = "success"
     END = "end"
     FAILURE = "failure"
+    ERROR = "error"
 
 
 class Plan(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -122,6 +128,16 @@ class Reference(NamedTuple):
     kind: str
     name: str
     path: tuple[str | int, ...]
+
+
+_SIGNATURE = frozenset({"task", "args", "kwargs", "options", "subtask_type", "immutable"})
+
+
+def is_workflow(result: Any) -> bool:
+    """Whether a task's result is to take its place: `{"$workflow": …}`, or one of Celery's signatures."""
+    if not isinstance(result, dict):
+        return False
+    return result.keys() == {WORKFLOW} or result.keys() - {"chord_size"} == _SIGNATURE
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

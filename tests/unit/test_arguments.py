@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from dure.client.arguments import ArgumentCheck
+from dure.arguments import ArgumentCheck
 from dure.errors import InvalidSubmission
 from dure.task import Task
 

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from dure.options import OPTION_NAMES, SubmitOptions, read_options
 from dure.errors import InvalidSubmission
 from dure.job import Unique, Until
+from dure.options import OPTION_NAMES, SubmitOptions, read_options
 
 NOW = 1_800_000_000.0
 
