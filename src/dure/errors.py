@@ -7,11 +7,16 @@ DureError
 ├── UnknownJob              nobody submitted the id
 ├── JobEnded                the job has ended, so it can't be cancelled
 ├── JobNotEnded             the job is still open, so it can't be sent again
+├── UnknownWorkflow         nobody submitted a workflow with the id
+├── UnknownNode             the workflow has no such node, or it is none that takes a signal
+├── WorkflowEnded           the workflow has ended, so it can't be cancelled
+├── WorkflowNotEnded        the workflow is still open, so it can't be run again
 ├── IdempotencyConflict     the idempotency key belongs to another request
 ├── InvalidCursor           a page cursor that this server did not make
 ├── JobFailed               the job ended FAILURE or REVOKED
+├── WorkflowFailed          the workflow ended FAILURE or REVOKED; carries the first job that failed
 ├── DeadLetter              a message was delivered too often without an end (told in a job's error)
-├── ResultTimeout           the job had not ended in time (also a TimeoutError)
+├── ResultTimeout           the job or the workflow had not ended in time (also a TimeoutError)
 ├── LinkError
 │   ├── LinkDown            the broker cannot be reached now
 │   ├── Unroutable          no queue takes the message
@@ -27,6 +32,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dure.job import Job
+    from dure.workflow import Workflow
 
 
 class DureError(Exception):
@@ -59,7 +65,7 @@ class FieldError:
 class InvalidSubmission(DureError):
     def __init__(self, errors: Sequence[FieldError]) -> None:
         self.errors = tuple(errors)
-        super().__init__("; ".join(f"{'.'.join(map(str, e.loc))}: {e.message}" for e in self.errors))
+        super().__init__("; ".join(f"{'.'.join(map(str, e.loc))}: {e.message}" if e.loc else e.message for e in errors))
 
 
 class UnknownTask(DureError):
@@ -77,15 +83,43 @@ class UnknownJob(DureError):
 
 
 class JobEnded(DureError):
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, so: str = "there is nothing to cancel") -> None:
         self.job = job
-        super().__init__(f"job {job.id} has ended {job.state}; there is nothing to cancel")
+        super().__init__(f"job {job.id} has ended {job.state}; {so}")
 
 
 class JobNotEnded(DureError):
     def __init__(self, job: Job) -> None:
         self.job = job
         super().__init__(f"job {job.id} is {job.state}; only a job that has ended can be sent again")
+
+
+class UnknownWorkflow(DureError):
+    def __init__(self, workflow_id: str) -> None:
+        self.workflow_id = workflow_id
+        super().__init__(f"no workflow has the id {workflow_id!r}")
+
+
+class UnknownNode(DureError):
+    def __init__(self, workflow_id: str, node: str, detail: str = "it has none of that name") -> None:
+        self.workflow_id = workflow_id
+        self.node = node
+        super().__init__(f"workflow {workflow_id}, node {node!r}: {detail}")
+
+
+class WorkflowEnded(DureError):
+    def __init__(self, workflow: Workflow) -> None:
+        self.workflow = workflow
+        super().__init__(f"workflow {workflow.id} has ended {workflow.state}; there is nothing to cancel")
+
+
+class WorkflowNotEnded(DureError):
+    def __init__(self, workflow: Workflow) -> None:
+        self.workflow = workflow
+        super().__init__(
+            f"workflow {workflow.id} is {workflow.state}; it can be run again when it has ended, or name a node to run "
+            "again from"
+        )
 
 
 class IdempotencyConflict(DureError):
@@ -109,15 +143,30 @@ class JobFailed(DureError):
         super().__init__(f"{job.task}[{job.id}] ended {job.state}: {detail}")
 
 
+class WorkflowFailed(DureError):
+    """Raised by `WorkflowHandle.result()`; `job` is the first node that failed, None where none did."""
+
+    def __init__(self, workflow: Workflow, job: Job | None) -> None:
+        self.workflow = workflow
+        self.job = job
+        detail = workflow.reason or workflow.state
+        if job is not None:
+            detail = f"node {job.node or job.id!r} ended {job.state}: "
+            detail += f"{job.error.type}: {job.error.message}" if job.error else job.reason or job.state
+        super().__init__(f"workflow {workflow.id} ended {workflow.state}: {detail}")
+
+
 class DeadLetter(DureError):
     """What a job's error names whose message was given up; nothing in this process raises it."""
 
 
 class ResultTimeout(DureError, TimeoutError):
-    def __init__(self, job_id: str, timeout: float) -> None:
+    """`job_id` is also a workflow's, where `what` says so."""
+
+    def __init__(self, job_id: str, timeout: float, what: str = "job") -> None:
         self.job_id = job_id
         self.timeout = timeout
-        super().__init__(f"job {job_id} had not ended after {timeout:g} s")
+        super().__init__(f"{what} {job_id} had not ended after {timeout:g} s")
 
 
 class LinkError(DureError):

@@ -74,6 +74,8 @@ class Model:
 
     def mark_queued(self, names: Iterable[str], at: float) -> None:
         for name in names:
+            if self.due.get(name) is None:
+                continue
             job = self.jobs[name]
             queued_at = at if job.queued_at is None else min(at, job.queued_at)
             if job.state in WAITING:

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import event
 
 from dure.errors import IdempotencyConflict
+from dure.event import JobEvent
 from dure.ledger import Ledger, Receipt, Request
 from tests.conformance.ledgers import NOW, PATIENCE
 
@@ -60,6 +61,46 @@ def _submit(url: str, share: Sequence[Request], ready: Any, answers: Any) -> Non
 
 def names(receipt: Receipt) -> tuple[str, ...]:
     return tuple(job.id for job in receipt.jobs)
+
+
+def recorded_at_once(
+    url: str, shares: Sequence[Sequence[Sequence[JobEvent]]], confirmed: Sequence[Sequence[str]]
+) -> list[str]:
+    """Each share is recorded by a process of its own, one batch after the other, while one more writes down what the
+    broker confirmed; returns the jobs that they would have published."""
+    context = _processes()
+    ready = context.Barrier(len(shares) + 1)
+    pipes = [context.Pipe() for _ in range(len(shares) + 1)]
+    calls = [("record", share) for share in shares] + [("mark_queued", confirmed)]
+    processes = [
+        context.Process(target=_write, args=(url, method, batches, ready, answers))
+        for (method, batches), (_, answers) in zip(calls, pipes, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        found = [pipe.recv() for pipe, _ in pipes if pipe.poll(PATIENCE * 3)]
+        assert len(found) == len(processes)
+        return [job_id for released in found for job_id in released]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _write(url: str, method: str, batches: Sequence[Sequence[Any]], ready: Any, answers: Any) -> None:
+    async def write() -> list[str]:
+        ledger = Ledger(url)
+        released: list[str] = []
+        ledger.on_release = lambda jobs: released.extend(job.id for job in jobs)
+        await ledger.open()
+        ready.wait(PATIENCE)
+        for batch in batches:
+            await getattr(ledger, method)(batch, **({"at": NOW + 1} if method == "mark_queued" else {}))
+        await ledger.close()
+        return released
+
+    answers.send(asyncio.run(write()))
 
 
 def killed_in_the_middle(url: str, commit: int, method: str, *args: Any, **kwargs: Any) -> None:

@@ -292,7 +292,7 @@ CUT_OFF: list[tuple[str, int, tuple[Any, ...], dict[str, Any]]] = [
     ("accept_once", 1, ([wanted(OURS, job(3), key="k", unique=Unique(key="u"))], NOW), {}),
     ("claim_due", 1, (NOW,), {"lease": 4, "limit": 9}),
     ("request_cancel", 1, (KNOWN.id, NOW), {"due_at": NOW + 9}),
-    ("record", 2, ([told(KNOWN.id, State.SUCCESS)],), {}),
+    ("record", 1, ([told(KNOWN.id, State.SUCCESS)],), {}),
 ]
 
 

@@ -25,15 +25,14 @@ _ALIVE = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3,
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """`write` and `read` are one engine on PostgreSQL, two on SQLite."""
+    """`write` and `read` share their connections on PostgreSQL."""
 
     write: AsyncEngine
     read: AsyncEngine
 
     async def dispose(self) -> None:
         await self.write.dispose()
-        if self.read is not self.write:
-            await self.read.dispose()
+        await self.read.dispose()
 
 
 def connect(url: str, pool_size: int) -> Engines:
@@ -48,7 +47,9 @@ def _postgresql(url: str, pool_size: int) -> Engines:
         pool_timeout=10,
         connect_args={"connect_timeout": 5, "application_name": "dure", **_ALIVE},
     )
-    return Engines(engine, engine)
+    # Each question is one statement. In a transaction it would take three, and psycopg forgets what it has prepared
+    # whenever one is rolled back.
+    return Engines(engine, engine.execution_options(isolation_level="AUTOCOMMIT"))
 
 
 def _sqlite(path: Path) -> Engines:

@@ -47,6 +47,12 @@ class Request(Struct, frozen=True, kw_only=True):
         return not self.unique and self.idempotency is None and self.flow is None
 
     @property
+    def all_jobs(self) -> tuple[Job, ...]:
+        """Also the nodes of its workflow."""
+        nodes = () if self.flow is None else self.flow.nodes
+        return (*(job for job, _ in self.jobs), *(node.job for node in nodes))
+
+    @property
     def ids(self) -> tuple[str, ...]:
         """What an idempotency key names: the jobs, or the workflow."""
         return tuple(job.id for job, _ in self.jobs) if self.flow is None else (self.flow.workflow.id,)

@@ -7,6 +7,7 @@ call is kept.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -20,17 +21,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dure.errors import LedgerUnavailable
 from dure.event import JobEvent
 from dure.job import Job, State
-from dure.ledger import keys, reads, silent, writes
+from dure.ledger import advance, flow_retry, flow_writes, flows, foreign, keys, reads, silent, writes
 from dure.ledger.engine import connect
+from dure.ledger.flow_writes import Cancelled
+from dure.ledger.flows import WorkflowPage, WorkflowView
 from dure.ledger.keys import Outcome, Request
 from dure.ledger.migrate import migrate
 from dure.ledger.reads import Group, JobFilter, Page
 from dure.node import Node, Running
 from dure.task import Task
 from dure.wire import Announcement, Heartbeat
+from dure.workflow import Workflow
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
+
+RELEASE_LEASE = 4.0
 
 
 def _whole(
@@ -57,6 +63,8 @@ class Ledger:
         self._timeout = timeout
         self._queues: set[str] = set()
         self._under_way: set[asyncio.Task[Any]] = set()
+        self.on_release: Callable[[Sequence[Job]], None] | None = None
+        """Is given the nodes that a transaction has begun, to publish them; who has none leaves them to the relay."""
 
     async def open(self) -> None:
         async with _translated():
@@ -94,8 +102,12 @@ class Ledger:
         """Insert the jobs of requests with keys, each request all or none; a key that is held answers its jobs."""
         async with self._writing() as connection:
             outcomes = await keys.accept_once(connection, requests, now)
-            noted = await self._note_queues(connection, (job.queue for r in requests for job, _ in r.jobs if job.queue))
+            ready = [node.job.id for r in requests if r.flow is not None for node in advance.beginners(r.flow)]
+            released = await advance.begin(connection, ready, now, lease=self._lease)
+            wanted = [*(job for r in requests for job in r.all_jobs), *released]
+            noted = await self._note_queues(connection, (job.queue for job in wanted if job.queue))
         self._queues |= noted
+        self._release(released)
         return outcomes
 
     @_whole
@@ -111,7 +123,11 @@ class Ledger:
         From `due_at` on the relay may tell the broker.
         """
         async with self._writing() as connection:
-            return await writes.request_cancel(connection, job_id, at, due_at)
+            await advance.lock_of(connection, job_id)
+            job = await writes.request_cancel(connection, job_id, at, due_at)
+            released = await advance.pass_on(connection, [job] if job else [], at, lease=self._lease)
+        self._release(released)
+        return job
 
     @_whole
     async def mark_revoked(self, ids: Sequence[str]) -> None:
@@ -148,7 +164,10 @@ class Ledger:
     @_whole
     async def fail_accepted(self, job_id: str, reason: str, message: str, at: float) -> None:
         async with self._writing() as connection:
-            await writes.fail_accepted(connection, job_id, reason, message, at)
+            await advance.lock_of(connection, job_id)
+            ended = await writes.fail_accepted(connection, job_id, reason, message, at)
+            released = await advance.pass_on(connection, ended, at, lease=self._lease)
+        self._release(released)
 
     @_whole
     async def claim_due(self, now: float, *, lease: float, limit: int) -> list[Job]:
@@ -161,19 +180,34 @@ class Ledger:
         events: Sequence[JobEvent],
         announcements: Sequence[Announcement] = (),
         heartbeats: Sequence[Heartbeat] = (),
+        *,
+        now: float | None = None,
     ) -> list[Job]:
-        """Fold a batch of what happened; returns the jobs that changed."""
-        if events:
-            async with self._writing() as connection:
-                await writes.insert_unknown(connection, events)
+        """Fold a batch of what happened, and pass on the ends of nodes; returns the jobs of the batch that changed."""
+        now = time.time() if now is None else now
+        its_workflows = await self._make_known(events)
         async with self._writing() as connection:
+            await advance.lock(connection, its_workflows)
             changed = await writes.fold_events(connection, events) if events else []
+            released = await advance.pass_on(connection, changed, now, lease=self._lease)
             await writes.upsert_workers(connection, [told.node for told in announcements], heartbeats)
             await writes.upsert_tasks(connection, [task for told in announcements for task in told.tasks])
             queues = {queue for told in announcements for queue in told.node.queues}
-            noted = await self._note_queues(connection, queues | {job.queue for job in changed if job.queue})
+            noted = await self._note_queues(
+                connection, queues | {job.queue for job in (*changed, *released) if job.queue}
+            )
         self._queues |= noted
+        self._release(released)
         return changed
+
+    async def _make_known(self, events: Sequence[JobEvent]) -> set[str]:
+        """Give each job of these events a row; returns the workflows that some are nodes of."""
+        ids = list({event.job_id for event in events})
+        known = await self._ask(lambda connection: reads.workflows_of(connection, ids)) if ids else {}
+        if strange := [event for event in events if event.job_id not in known]:
+            async with self._writing() as connection:
+                await writes.insert_unknown(connection, strange)
+        return {workflow_id for workflow_id in known.values() if workflow_id is not None}
 
     async def _note_queues(self, connection: AsyncConnection, names: Iterable[str]) -> set[str]:
         """Write those not known yet, so that most batches write none; they are known once committed."""
@@ -181,6 +215,85 @@ class Ledger:
         if unseen:
             await writes.insert_queues(connection, unseen)
         return unseen
+
+    @_whole
+    async def cancel_workflow(self, workflow_id: str, at: float, *, due_at: float) -> Cancelled | None:
+        """Revoke the nodes that nobody has begun, ask for the end of those that run; raises WorkflowEnded.
+
+        The workflow ends when they have. From `due_at` on the relay may tell the broker.
+        """
+        async with self._writing() as connection:
+            return await flow_writes.cancel(connection, workflow_id, at, due_at)
+
+    @_whole
+    async def end_overdue(self, now: float, *, due_at: float) -> list[Cancelled]:
+        """End some workflows whose time is over, and their nodes as if they were cancelled."""
+        if not await self._ask(lambda connection: flow_writes.overdue(connection, now)):
+            return []
+        async with self._writing() as connection:
+            return await flow_writes.end_overdue(connection, now, due_at)
+
+    @_whole
+    async def signal(self, workflow_id: str, node: str, payload: Any, at: float) -> Job:
+        """Give a WAIT what it waits for; one that comes early is kept. Raises UnknownWorkflow, UnknownNode or
+        JobEnded."""
+        async with self._writing() as connection:
+            job, released = await flow_writes.signal(connection, workflow_id, node, payload, at, lease=self._lease)
+            noted = await self._note_queues(connection, (each.queue for each in released if each.queue))
+        self._queues |= noted
+        self._release(released)
+        return job
+
+    @_whole
+    async def retry_workflow(
+        self, workflow_id: str, at: float, *, node: str | None = None, job: Job | None = None
+    ) -> Workflow:
+        """Run again what failed, or `node` and all that depends on it, with `job` in its place.
+
+        Where nothing failed nothing is run. Raises UnknownWorkflow, UnknownNode, WorkflowNotEnded, or JobNotEnded for
+        a node that would be run again and still runs.
+        """
+        async with self._writing() as connection:
+            workflow, released = await flow_retry.retry(
+                connection, workflow_id, at, node=node, edited=job, lease=self._lease
+            )
+            noted = await self._note_queues(connection, (each.queue for each in released if each.queue))
+        self._queues |= noted
+        self._release(released)
+        return workflow
+
+    @property
+    def _lease(self) -> float:
+        return RELEASE_LEASE if self.on_release is not None else 0.0
+
+    def _release(self, jobs: Sequence[Job]) -> None:
+        if jobs and self.on_release is not None:
+            self.on_release(jobs)
+
+    async def workflow(self, workflow_id: str) -> Workflow | None:
+        return await self._read(lambda connection: flows.find(connection, workflow_id))
+
+    async def some_workflows(self, ids: Sequence[str]) -> dict[str, Workflow]:
+        return await self._read(lambda connection: flows.find_some(connection, ids))
+
+    async def workflow_view(self, workflow_id: str, *, nodes: bool = True) -> WorkflowView | None:
+        """Also of jobs that plain Celery code sent, by the id of their root or group."""
+        return await self._read(lambda connection: foreign.view(connection, workflow_id, nodes=nodes))
+
+    async def workflows(
+        self, *, state: State | None = None, cursor: str | None = None, limit: int = 50
+    ) -> WorkflowPage:
+        return await self._read(lambda connection: flows.page(connection, state, cursor, limit))
+
+    async def workflow_result(self, workflow: Workflow) -> Any:
+        """Its output, of one that succeeded. Raises NoSuchPart."""
+        return await self._read(lambda connection: flows.result(connection, workflow))
+
+    async def workflow_failure(self, workflow_id: str) -> Job | None:
+        return await self._read(lambda connection: flows.failure(connection, workflow_id))
+
+    async def node(self, workflow_id: str, name: str) -> Job | None:
+        return await self._read(lambda connection: flows.node(connection, workflow_id, name))
 
     async def next_due(self) -> float:
         return await self._read(reads.next_due)
@@ -211,6 +324,9 @@ class Ledger:
 
     async def expired_jobs(self, before: float, *, limit: int) -> list[Job]:
         return await self._read(lambda connection: silent.expired_jobs(connection, before, limit))
+
+    async def expired_waits(self, now: float, *, limit: int) -> list[Job]:
+        return await self._read(lambda connection: silent.expired_waits(connection, now, limit))
 
     async def cancelled_ids(self, *, limit: int) -> list[str]:
         return await self._read(lambda connection: reads.cancelled_ids(connection, limit))

@@ -24,7 +24,8 @@ _MAX_SEQ = 2**63 - 1
 class JobFilter(Struct, frozen=True, kw_only=True):
     """What to list; None is everything. `since` is inclusive, `until` is not; `text` is looked for in arguments.
 
-    `dead` wants only dead letters; `retried` only jobs that were sent again, or only those that were not.
+    `workflow` wants its nodes, also those that were replaced; `dead` only dead letters; `retried` only jobs that were
+    sent again, or only those that were not.
     """
 
     state: State | None = None
@@ -36,6 +37,7 @@ class JobFilter(Struct, frozen=True, kw_only=True):
     queue: str | None = None
     worker: str | None = None
     tag: str | None = None
+    workflow: str | None = None
     since: float | None = None
     until: float | None = None
     text: str | None = None
@@ -65,6 +67,12 @@ async def find_job(connection: AsyncConnection, job_id: str) -> Job | None:
     return None if row is None else rows.read_job(row)
 
 
+async def workflows_of(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, str | None]:
+    """Of each of these jobs that is known, the workflow that it is a node of."""
+    found = await connection.execute(select(jobs.c.id, jobs.c.workflow_id).where(jobs.c.id.in_(ids)))
+    return {row.id: row.workflow_id for row in found}
+
+
 async def find_jobs(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Job]:
     found = await connection.execute(select(jobs).where(jobs.c.id.in_(ids)))
     return {row["id"]: rows.read_job(row) for row in found.mappings()}
@@ -74,11 +82,11 @@ async def list_jobs(connection: AsyncConnection, wanted: JobFilter, cursor: str 
     """One page. Rows that arrive meanwhile have a higher `seq`, so they move no later page."""
     query = _filtered(select(jobs), wanted).order_by(jobs.c.seq.desc()).limit(limit + 1)
     if cursor is not None:
-        query = query.where(jobs.c.seq < _read_cursor(cursor))
+        query = query.where(jobs.c.seq < read_cursor(cursor))
     found = list((await connection.execute(query)).mappings())
     more = len(found) > limit
     page = found[:limit]
-    return Page(jobs=tuple(map(rows.read_job, page)), next=_cursor(page[-1]["seq"]) if more else None)
+    return Page(jobs=tuple(map(rows.read_job, page)), next=cursor_of(page[-1]["seq"]) if more else None)
 
 
 def _filtered(query: Select[Any], wanted: JobFilter) -> Select[Any]:
@@ -91,6 +99,8 @@ def _filtered(query: Select[Any], wanted: JobFilter) -> Select[Any]:
     for name in ("reason", "fingerprint", "task", "queue", "worker"):
         if (value := getattr(wanted, name)) is not None:
             where.append(jobs.c[name] == value)
+    if wanted.workflow is not None:
+        where.append(jobs.c.workflow_id == wanted.workflow)
     if wanted.dead:
         where += _dead()
     if wanted.retried is not None:
@@ -113,7 +123,8 @@ def _filtered(query: Select[Any], wanted: JobFilter) -> Select[Any]:
 
 def _dead() -> list[ColumnElement[bool]]:
     failed = jobs.c.state == literal_column("'FAILURE'")
-    return [failed, jobs.c.state != literal_column("'SUCCESS'"), jobs.c.reason.in_(sorted(DEAD))]
+    waited = func.coalesce(jobs.c.task, "") == "dure.wait"  # for a signal that never came: it has no message
+    return [failed, ~waited, jobs.c.state != literal_column("'SUCCESS'"), jobs.c.reason.in_(sorted(DEAD))]
 
 
 async def count_jobs(connection: AsyncConnection, wanted: JobFilter) -> int:
@@ -149,11 +160,11 @@ async def group_jobs(connection: AsyncConnection, wanted: JobFilter, limit: int)
     ]
 
 
-def _cursor(seq: int) -> str:
+def cursor_of(seq: int) -> str:
     return base64.urlsafe_b64encode(seq.to_bytes(8)).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str) -> int:
+def read_cursor(cursor: str) -> int:
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except ValueError:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from dure.job import JobError, State
+from dure.workflow import WORKFLOW_BYTES, is_workflow
 
 _ENVELOPE = 1024  # what Celery writes around a value
 
@@ -68,10 +69,15 @@ def stored(ids: Sequence[str], bodies: Sequence[bytes | str | None], limit: int)
     found = {}
     for job_id, body in zip(ids, bodies, strict=True):
         meta = decode_meta(body)
-        end = None if meta is None else _end(meta, has_room=len(body or b"") <= limit + _ENVELOPE)
+        end = None if meta is None else _end(meta, has_room=len(body or b"") <= _most(meta, limit) + _ENVELOPE)
         if end is not None:
             found[job_id] = end
     return found
+
+
+def _most(meta: dict[str, Any], limit: int) -> int:
+    """As a worker of ours has it: a workflow is no value to be left out."""
+    return max(limit, WORKFLOW_BYTES) if is_workflow(meta.get("result")) else limit
 
 
 def _end(meta: dict[str, Any], *, has_room: bool) -> Stored | None:

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 from dure.job import Job, JobError, State
 from dure.node import Node
 from dure.task import Task
-from dure.workflow import Edge, NewNode, On, Plan, Workflow
+from dure.workflow import Edge, NewNode, On, Outcome, Plan, Workflow
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
@@ -72,6 +72,22 @@ SUBMITTED = (
 # What a new node of a workflow has besides.
 NODE = ("workflow_id", "node", "finished_at", "reason", "result", "error", "fingerprint")
 
+# What changes of a node that waited.
+BEGUN = (
+    "id",
+    "state",
+    "reason",
+    "args",
+    "kwargs",
+    "result",
+    "error",
+    "fingerprint",
+    "eta",
+    "expires",
+    "finished_at",
+    "changed_at",
+)
+
 _JSON = ("args", "kwargs", "result", "error")
 
 
@@ -107,6 +123,13 @@ def node_row(node: NewNode) -> dict[str, Any]:
     return row
 
 
+def begun_row(job: Job, unmet: int, due_at: float | None) -> dict[str, Any]:
+    row = {name: getattr(job, name) for name in BEGUN}
+    for name in _JSON:
+        row[name] = None if row[name] is None else _encode(row[name]).decode()
+    return row | {"state": job.state.value, "unmet": unmet, "due_at": due_at}
+
+
 def edge_row(edge: Edge) -> dict[str, Any]:
     return {"job_id": edge.job_id, "name": edge.name, "needs": edge.needs, "passes": edge.on.value}
 
@@ -117,6 +140,14 @@ def read_edge(row: RowMapping) -> Edge:
 
 def read_plan(row: RowMapping) -> Plan:
     return _decode(row["plan"], type=Plan) if row["plan"] else Plan()
+
+
+def read_outcome(row: RowMapping) -> Outcome:
+    fields = {name: None if row[name] is None else _decode(row[name]) for name in ("args", "kwargs", "result")}
+    error = None if row["error"] is None else _decode(row["error"], type=JobError)
+    return Outcome(
+        job_id=row["id"], state=State(row["state"]), reason=row["reason"], task=row["task"], error=error, **fields
+    )
 
 
 def workflow_row(workflow: Workflow, open_nodes: int) -> dict[str, Any]:
@@ -132,6 +163,10 @@ def read_workflow(row: RowMapping) -> Workflow:
     fields["output"] = None if fields["output"] is None else _decode(fields["output"])
     fields["state"] = State(fields["state"])
     return Workflow(**fields)
+
+
+def signal_row(payload: Any) -> dict[str, Any]:
+    return {"args": _encode([payload]).decode()}
 
 
 def told_arguments(args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import and_, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dure.job import Job
+from dure.job import Job, State
 from dure.ledger import rows, writes
 from dure.ledger.tables import jobs
 
@@ -15,6 +15,10 @@ from dure.ledger.tables import jobs
 _OPEN = literal_column("'SUCCESS'") != jobs.c.state
 _SENT = jobs.c.state.in_([literal_column("'QUEUED'"), literal_column("'STARTED'"), literal_column("'RETRY'")])
 _NOT_BEGUN = jobs.c.state.in_([literal_column("'SCHEDULED'"), literal_column("'ACCEPTED'"), literal_column("'QUEUED'")])
+# A node that waits expires too: its signal comes too late, or what it needs does.
+_MAY_EXPIRE = jobs.c.state.in_(
+    [literal_column(f"'{state}'") for state in ("SCHEDULED", "ACCEPTED", "QUEUED", "WAITING")]
+)
 
 
 async def silent_jobs(connection: AsyncConnection, before: float, limit: int) -> list[Job]:
@@ -47,6 +51,14 @@ async def frontiers(connection: AsyncConnection) -> dict[str, float]:
 async def expired_jobs(connection: AsyncConnection, before: float, limit: int) -> list[Job]:
     """Jobs that no worker has begun, and none will, for their time was over `before`."""
     over = jobs.c.expires < before
-    query = select(jobs).where(_NOT_BEGUN, over, jobs.c.expires.is_not(None), jobs.c.started_at.is_(None))
+    query = select(jobs).where(_MAY_EXPIRE, over, jobs.c.expires.is_not(None), jobs.c.started_at.is_(None))
+    found = await connection.execute(query.order_by(jobs.c.expires).limit(limit))
+    return [rows.read_job(row) for row in found.mappings()]
+
+
+async def expired_waits(connection: AsyncConnection, now: float, limit: int) -> list[Job]:
+    """Nodes that wait for a signal, and have waited as long as they may."""
+    waits = jobs.c.state == State.WAITING.value
+    query = select(jobs).where(_MAY_EXPIRE, waits, jobs.c.expires.is_not(None), jobs.c.expires <= now)
     found = await connection.execute(query.order_by(jobs.c.expires).limit(limit))
     return [rows.read_job(row) for row in found.mappings()]

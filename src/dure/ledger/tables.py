@@ -99,8 +99,8 @@ jobs = Table(
     Index(
         "ix_jobs_expires",
         "expires",
-        postgresql_where=text("expires IS NOT NULL AND state IN ('SCHEDULED', 'ACCEPTED', 'QUEUED')"),
-        sqlite_where=text("expires IS NOT NULL AND state IN ('SCHEDULED', 'ACCEPTED', 'QUEUED')"),
+        postgresql_where=text("expires IS NOT NULL AND state IN ('SCHEDULED', 'ACCEPTED', 'QUEUED', 'WAITING')"),
+        sqlite_where=text("expires IS NOT NULL AND state IN ('SCHEDULED', 'ACCEPTED', 'QUEUED', 'WAITING')"),
     ),
     Index(
         "ix_jobs_fingerprint",

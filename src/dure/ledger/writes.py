@@ -15,6 +15,7 @@ from dure.errors import JobEnded
 from dure.event import JobEvent, fold, unknown
 from dure.job import Job, JobError, Reason, State
 from dure.ledger import rows
+from dure.ledger.bulk import insert_rows
 from dure.ledger.tables import edges, job_tags, jobs, queues, tasks, workers, workflows
 from dure.node import Node
 from dure.task import Task
@@ -22,7 +23,7 @@ from dure.wire import Heartbeat
 from dure.workflow import Edge, Flow, NewNode
 
 # What a record tells of the attempt that its state comes from.
-_OF_AN_ATTEMPT = ("attempt", "worker", "result", "result_repr", "error", "fingerprint", "runtime")
+OF_AN_ATTEMPT = ("attempt", "worker", "result", "result_repr", "error", "fingerprint", "runtime")
 
 
 def upsert(connection: AsyncConnection, table: Any) -> Any:
@@ -33,7 +34,9 @@ def upsert(connection: AsyncConnection, table: Any) -> Any:
 async def insert_jobs(connection: AsyncConnection, batch: Sequence[tuple[Job, float]]) -> None:
     """New rows; each comes with the time from which the relay may publish it."""
     await connection.execute(jobs.insert(), [rows.submitted_row(job, due_at) for job, due_at in batch])
-    await _insert_tags(connection, (job for job, _ in batch))
+    tags = _tag_rows(job for job, _ in batch)
+    if tags:
+        await connection.execute(job_tags.insert(), tags)
 
 
 async def insert_flows(connection: AsyncConnection, flows: Sequence[Flow]) -> None:
@@ -46,17 +49,13 @@ async def insert_flows(connection: AsyncConnection, flows: Sequence[Flow]) -> No
 
 
 async def insert_nodes(connection: AsyncConnection, nodes: Sequence[NewNode], needs: Sequence[Edge]) -> None:
-    if nodes:
-        await connection.execute(jobs.insert(), [rows.node_row(node) for node in nodes])
-        await _insert_tags(connection, (node.job for node in nodes))
-    if needs:
-        await connection.execute(edges.insert(), [rows.edge_row(edge) for edge in needs])
+    await insert_rows(connection, jobs, [rows.node_row(node) for node in nodes])
+    await insert_rows(connection, job_tags, _tag_rows(node.job for node in nodes))
+    await insert_rows(connection, edges, [rows.edge_row(edge) for edge in needs])
 
 
-async def _insert_tags(connection: AsyncConnection, tagged: Iterable[Job]) -> None:
-    tags = [{"job_id": job.id, "tag": tag} for job in tagged for tag in dict.fromkeys(job.tags)]
-    if tags:
-        await connection.execute(job_tags.insert(), tags)
+def _tag_rows(tagged: Iterable[Job]) -> list[dict[str, Any]]:
+    return [{"job_id": job.id, "tag": tag} for job in tagged for tag in dict.fromkeys(job.tags)]
 
 
 async def insert_queues(connection: AsyncConnection, names: Iterable[str]) -> None:
@@ -66,11 +65,11 @@ async def insert_queues(connection: AsyncConnection, names: Iterable[str]) -> No
 
 
 async def mark_queued(connection: AsyncConnection, ids: Sequence[str], at: float) -> None:
-    """The broker has confirmed these messages."""
+    """The broker has confirmed these messages. Of what a worker has spoken of already that is known."""
     waiting = jobs.c.state.in_([State.ACCEPTED.value, State.SCHEDULED.value])
     await connection.execute(
         update(jobs)
-        .where(in_order(jobs.c.id.in_(ids)))
+        .where(in_order(jobs.c.id.in_(ids), jobs.c.due_at.is_not(None)))
         .values(
             queued_at=case((jobs.c.queued_at < at, jobs.c.queued_at), else_=at),
             # A cancelled job's due time is that of its cancellation.
@@ -111,9 +110,9 @@ async def request_cancel(connection: AsyncConnection, job_id: str, at: float, du
         raise JobEnded(job)
     values: dict[str, Any] = {"cancel_requested_at": at, "due_at": due_at}
     if job.state is not State.STARTED:
-        values |= dict.fromkeys(_OF_AN_ATTEMPT)
+        values |= dict.fromkeys(OF_AN_ATTEMPT)
         values |= {"state": State.REVOKED, "reason": Reason.REVOKED, "finished_at": at, "changed_at": at}
-    if job.state is State.SCHEDULED and row["due_at"] == job.eta:
+    if job.state is State.WAITING or (job.state is State.SCHEDULED and row["due_at"] == job.eta):
         values["due_at"] = None  # no relay has taken it yet, so there is no message to speak of
     await connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
     return structs.replace(job, **{name: value for name, value in values.items() if name != "due_at"})
@@ -125,14 +124,15 @@ async def mark_revoked(connection: AsyncConnection, ids: Sequence[str]) -> None:
     await connection.execute(update(jobs).where(cancelled).values(due_at=None))
 
 
-async def fail_accepted(connection: AsyncConnection, job_id: str, reason: str, message: str, at: float) -> None:
+async def fail_accepted(connection: AsyncConnection, job_id: str, reason: str, message: str, at: float) -> list[Job]:
     """A job whose message can never be published ends here; one that a worker has, or that is cancelled, is left
-    alone."""
+    alone. Returns it if it has ended."""
     error = JobError(type="dure.errors.Unroutable", message=message)
     end = JobEvent(job_id=job_id, state=State.FAILURE, at=at, reason=reason, error=error)
     job = (await _locked(connection, [job_id])).get(job_id)
     if job is not None and job.attempt is None and job.cancel_requested_at is None:
-        await fold_events(connection, [end])
+        return await fold_events(connection, [end])
+    return []
 
 
 async def claim_due(connection: AsyncConnection, now: float, lease: float, limit: int) -> list[Job]:
@@ -160,10 +160,8 @@ async def insert_unknown(connection: AsyncConnection, events: Sequence[JobEvent]
     first: dict[str, JobEvent] = {}
     for event in events:
         first.setdefault(event.job_id, event)
-    known = set(await connection.scalars(select(jobs.c.id).where(jobs.c.id.in_(list(first)))))
-    blank = [rows.job_row(unknown(first[job_id])) for job_id in sorted(first.keys() - known)]
-    if blank:
-        await connection.execute(upsert(connection, jobs).on_conflict_do_nothing(), blank)
+    blank = [rows.job_row(unknown(first[job_id])) for job_id in sorted(first)]
+    await connection.execute(upsert(connection, jobs).on_conflict_do_nothing(), blank)
 
 
 async def fold_events(connection: AsyncConnection, events: Sequence[JobEvent]) -> list[Job]:

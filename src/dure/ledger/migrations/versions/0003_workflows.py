@@ -25,6 +25,7 @@ _INDEXES = (
     ("ix_jobs_parent", ["root_id"], "parent_id IS NOT NULL"),
     ("ix_jobs_group", ["group_id"], "group_id IS NOT NULL"),
 )
+_EXPIRES = "expires IS NOT NULL AND state IN ('SCHEDULED', 'ACCEPTED', 'QUEUED'{})"
 _OVERDUE = sa.text("deadline IS NOT NULL AND state = 'STARTED'")
 
 
@@ -63,12 +64,20 @@ def upgrade() -> None:
         sa.Column("passes", sa.String(16), nullable=False),
     )
     op.create_index("ix_edges_needs", "edges", ["needs"])
+    _replace_expires(", 'WAITING'")
 
 
 def downgrade() -> None:
+    _replace_expires("")
     op.drop_table("edges")
     op.drop_table("workflows")
     for name, _, _ in _INDEXES:
         op.drop_index(name, "jobs")
     for name, _ in reversed(_COLUMNS):
         op.drop_column("jobs", name)
+
+
+def _replace_expires(further: str) -> None:
+    where = sa.text(_EXPIRES.format(further))
+    op.drop_index("ix_jobs_expires", "jobs")
+    op.create_index("ix_jobs_expires", "jobs", ["expires"], postgresql_where=where, sqlite_where=where)

@@ -1,0 +1,184 @@
+"""Passing the end of a node on to those that need it, in the transaction that records it.
+
+A node's end is passed on once: `passed_on_at` says so, and whoever ends or begins a node has locked its workflow's row
+before, so of two ledgers that record ends of one workflow the second sees what the first has done. It goes in rounds.
+A round tells the dependants of what has ended, begins those that need nothing more, and ends those that cannot begin;
+what ends thereby is the next round's. A round takes the same few statements, however many nodes there are. At last the
+open nodes of each workflow are counted, and one that has none left ends.
+
+What the caller gets are jobs to publish after the commit. Should it die before, they are due, and a relay takes them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dure.job import Job, State
+from dure.ledger import nodes, rows, writes
+from dure.ledger.beginning import Begun, Items, Waiting, begun, hindered, weigh
+from dure.ledger.expansion import Plot, bounded, made, of_items, of_result
+from dure.ledger.tables import jobs, workflows
+from dure.workflow import Flow, NewNode, Workflow
+
+_QUEUE = "celery"  # Celery's own default, where neither the task nor the workflow names one
+
+
+async def lock(connection: AsyncConnection, workflow_ids: Collection[str]) -> dict[str, Workflow]:
+    """Lock these workflows, before any of their jobs; whoever ends or begins a node does this first."""
+    if not workflow_ids:
+        return {}
+    wanted = workflows.c.id.in_(sorted(workflow_ids))
+    found = await connection.execute(select(workflows).where(wanted).order_by(workflows.c.id).with_for_update())
+    return {row["id"]: rows.read_workflow(row) for row in found.mappings()}
+
+
+async def lock_of(connection: AsyncConnection, job_id: str) -> Workflow | None:
+    """Lock the workflow of this job, if it is a node."""
+    its = select(jobs.c.workflow_id).where(jobs.c.id == job_id).scalar_subquery()
+    query = select(workflows).where(workflows.c.id == its).with_for_update()
+    row = (await connection.execute(query)).mappings().first()
+    return None if row is None else rows.read_workflow(row)
+
+
+async def pass_on(connection: AsyncConnection, ended: Iterable[Job], now: float, *, lease: float) -> list[Job]:
+    """Tell the dependants of these, as far as they are nodes and have ended, which is written already.
+
+    Returns the jobs to publish; a relay takes them `lease` seconds from now, if nobody has.
+    """
+    told = [job for job in ended if job.workflow_id is not None and job.state.final]
+    return await _Advance(connection, now, lease).run(told, ()) if told else []
+
+
+async def begin(connection: AsyncConnection, job_ids: Collection[str], now: float, *, lease: float) -> list[Job]:
+    """Begin those of these WAITING nodes that have nothing unmet, as after they were inserted, or wait anew; the time
+    of a WAIT begins where its signal is all that it lacks. Returns the jobs to publish."""
+    return await _Advance(connection, now, lease).run((), job_ids) if job_ids else []
+
+
+def beginners(flow: Flow) -> list[NewNode]:
+    """Its nodes that `begin` is to be told of once they are inserted."""
+    return [node for node in flow.nodes if _may_begin(node)]
+
+
+async def signalled(connection: AsyncConnection, job: Job, payload: Any, now: float, *, lease: float) -> list[Job]:
+    """The signal of a WAIT has come; it ends once its needs are met, too. Only the first signal counts. Returns the
+    jobs to publish."""
+    if not await nodes.keep_signal(connection, job.id, payload, now):
+        return []
+    return await begin(connection, [job.id], now, lease=lease)
+
+
+class _Change(NamedTuple):
+    """What becomes of a node, and what is made of it where it is a map."""
+
+    begun: Begun
+    plot: Plot | None = None
+
+
+class _Advance:
+    """One way through a transaction, from what has ended to what begins."""
+
+    def __init__(self, connection: AsyncConnection, now: float, lease: float) -> None:
+        self._connection = connection
+        self._now = now
+        self._lease = lease
+        self._released: list[Job] = []
+        self._opened: Counter[str] = Counter()
+
+    async def run(self, ended: Sequence[Job], ready: Collection[str]) -> list[Job]:
+        while ended or ready:
+            ended, ready = await self._round(ended, ready)
+        await self._count()
+        return self._released
+
+    async def _round(self, ended: Sequence[Job], ready: Collection[str]) -> tuple[list[Job], list[str]]:
+        """Returns what has ended by it, and those of the nodes made by it that may begin."""
+        plans = await nodes.mark_passed_on(self._connection, [job.id for job in ended], self._now)
+        fresh = [job for job in ended if job.id in plans]
+        self._opened.subtract(str(job.workflow_id) for job in fresh)
+        plots = [plot for job in fresh if (plot := of_result(job, plans[job.id])) is not None]
+        replaced = {plot.maker.id for plot in plots}  # who needs these waits on, for what is made of them
+
+        changes = await self._tell({job.id: job for job in fresh if job.id not in replaced}, ready)
+        await nodes.write(self._connection, [change.begun for change in changes])
+        plots += [change.plot for change in changes if change.plot is not None]
+        after = [change.begun.job for change in changes]
+        self._released += [job for job in after if job.state is State.ACCEPTED]
+
+        failed, may_begin = await self._make(plots)
+        return [job for job in after if job.state.final] + failed, may_begin
+
+    async def _tell(self, ended: Mapping[str, Job], ready: Collection[str]) -> list[_Change]:
+        """Tell those that need these; what becomes of them and of the ready ones."""
+        weighed = weigh(await nodes.dependants(self._connection, ended), ended)
+        await nodes.lower_unmet(self._connection, {key: left for key, left in weighed.left.items() if left})
+        found = await nodes.waiting(self._connection, weighed.touched.union(ready), weighed.left)
+        stopped = [
+            _Change(hindered(node, edge, ended[edge.needs], self._now))
+            for node in found
+            if (edge := weighed.hindered.get(node.job.id)) is not None
+        ]
+        return stopped + await self._begin([n for n in found if n.is_ready and n.job.id not in weighed.hindered])
+
+    async def _begin(self, ready: Sequence[Waiting]) -> list[_Change]:
+        names = {node.job.id: node.names for node in ready if node.refers}
+        needs = await nodes.needs_of(self._connection, names)
+        referred = {
+            job_id: {name: need for name, need in its.items() if name in names[job_id]} for job_id, its in needs.items()
+        }
+        wanted = {need for its in referred.values() for need in its.values()}
+        outcomes = await nodes.outcomes(self._connection, wanted)
+        changes = []
+        for node in ready:
+            its = referred.get(node.job.id, {})
+            change = begun(node, {name: outcomes[need] for name, need in its.items()}, self._now, self._lease)
+            if isinstance(change, Items):
+                changes.append(_Change(change.begun, of_items(change, needs.get(node.job.id, {}))))
+            else:
+                changes.append(_Change(change))
+        return changes
+
+    async def _make(self, plots: Sequence[Plot]) -> tuple[list[Job], list[str]]:
+        """Insert what maps and returned workflows are made into; returns what failed at once, and what may begin."""
+        if not plots:
+            return [], []
+        its = {plot.workflow_id for plot in plots}
+        found = await nodes.some_workflows(self._connection, its)
+        running = {key: each for key, each in found.items() if _may_grow(each)}
+        plots = bounded([p for p in plots if p.workflow_id in running], await nodes.sizes(self._connection, its))
+        queues = await nodes.queues_of(self._connection, {task for plot in plots for task in plot.tasks})
+        news = [made(plot, self._now, self._lease, queues, running[plot.workflow_id].queue or _QUEUE) for plot in plots]
+        await nodes.replace(self._connection, {new.maker.id: new.value.job.id for new in news})
+        inserted = [node for new in news for node in (*new.nodes, new.value)]
+        await writes.insert_nodes(self._connection, inserted, [edge for new in news for edge in new.edges])
+        self._opened.update(str(node.job.workflow_id) for node in inserted)
+        self._released += [node.job for node in inserted if node.job.state is State.ACCEPTED]
+        failed = [node.job for node in inserted if node.job.state.final]
+        return failed, [node.job.id for node in inserted if _may_begin(node)]
+
+    async def _count(self) -> None:
+        """Lower what is open of each workflow, and end those that have nothing open."""
+        changed = {key: by for key, by in self._opened.items() if by}
+        if not changed:
+            return
+        before = await nodes.counts(self._connection, changed)
+        after = {key: count.opened(changed[key], self._now) for key, count in before.items()}
+        over = [key for key, count in after.items() if count.is_over]
+        reasons = await nodes.failures(self._connection, over)
+        await nodes.write_counts(
+            self._connection,
+            {key: count.ended(reasons.get(key), self._now) if count.is_over else count for key, count in after.items()},
+        )
+
+
+def _may_begin(node: NewNode) -> bool:
+    return node.job.state is State.WAITING and Waiting.of(node).is_ready
+
+
+def _may_grow(workflow: Workflow) -> bool:
+    return not workflow.state.final and workflow.cancel_requested_at is None

@@ -1,0 +1,149 @@
+"""Statements of passing on. Each is one, however many nodes it is about, and none where it is about none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dure.job import Reason, State
+from dure.ledger import rows
+from dure.ledger.beginning import Begun, Count, Told, Waiting
+from dure.ledger.bulk import among, update_rows
+from dure.ledger.tables import edges, jobs, tasks, workflows
+from dure.workflow import Outcome, Plan, Workflow
+
+_OF_AN_OUTCOME = ("id", "state", "reason", "result", "error", "task", "args", "kwargs")
+
+
+async def mark_passed_on(connection: AsyncConnection, ids: Collection[str], at: float) -> dict[str, Plan]:
+    """Those of these nodes whose end was not passed on before."""
+    if not ids:
+        return {}
+    new = (among(connection, jobs.c.id, ids), jobs.c.passed_on_at.is_(None))
+    marked = update(jobs).where(*new).values(passed_on_at=at).returning(jobs.c.id, jobs.c.plan)
+    return {row["id"]: rows.read_plan(row) for row in (await connection.execute(marked)).mappings()}
+
+
+async def dependants(connection: AsyncConnection, needs: Collection[str]) -> list[Told]:
+    """The edges of these needs to nodes that still wait."""
+    if not needs:
+        return []
+    query = (
+        select(edges, jobs.c.unmet, jobs.c.task)
+        .join(jobs, jobs.c.id == edges.c.job_id)
+        .where(among(connection, edges.c.needs, needs), jobs.c.state == State.WAITING.value)
+        .order_by(edges.c.job_id, edges.c.name)
+    )
+    found = (await connection.execute(query)).mappings()
+    return [Told(edge=rows.read_edge(row), unmet=row["unmet"], task=row["task"]) for row in found]
+
+
+async def lower_unmet(connection: AsyncConnection, left: Mapping[str, int]) -> None:
+    if left:
+        await update_rows(connection, jobs, [{"id": job_id, "unmet": unmet} for job_id, unmet in left.items()])
+
+
+async def waiting(connection: AsyncConnection, ids: Collection[str], left: Mapping[str, int]) -> list[Waiting]:
+    """`left` is what is unmet of them, where that is not written."""
+    if not ids:
+        return []
+    wanted = (among(connection, jobs.c.id, ids), jobs.c.state == State.WAITING.value)
+    found = (await connection.execute(select(jobs).where(*wanted).order_by(jobs.c.seq))).mappings()
+    return [
+        Waiting(job=rows.read_job(row), plan=rows.read_plan(row), unmet=left.get(row["id"], row["unmet"] or 0))
+        for row in found
+    ]
+
+
+async def keep_signal(connection: AsyncConnection, job_id: str, payload: Any, at: float) -> bool:
+    """Whether it was the first."""
+    unsignalled = or_(jobs.c.args.is_(None), jobs.c.args == "[]")
+    waits = (jobs.c.id == job_id, jobs.c.state == State.WAITING.value, unsignalled)
+    brought = rows.signal_row(payload) | {"unmet": jobs.c.unmet - 1, "changed_at": at}
+    return bool((await connection.execute(update(jobs).where(*waits).values(**brought))).rowcount)
+
+
+async def needs_of(connection: AsyncConnection, ids: Collection[str]) -> dict[str, dict[str, str]]:
+    """By the name that each of these calls it, the job that it needs."""
+    if not ids:
+        return {}
+    query = select(edges.c.job_id, edges.c.name, edges.c.needs).where(among(connection, edges.c.job_id, ids))
+    needs: dict[str, dict[str, str]] = {job_id: {} for job_id in ids}
+    for job_id, name, need in await connection.execute(query):
+        needs[job_id][name] = need
+    return needs
+
+
+async def outcomes(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Outcome]:
+    if not ids:
+        return {}
+    query = select(*(jobs.c[name] for name in _OF_AN_OUTCOME)).where(among(connection, jobs.c.id, ids))
+    return {row["id"]: rows.read_outcome(row) for row in (await connection.execute(query)).mappings()}
+
+
+async def write(connection: AsyncConnection, changes: Sequence[Begun]) -> None:
+    if changes:
+        await update_rows(connection, jobs, [rows.begun_row(each.job, each.unmet, each.due_at) for each in changes])
+
+
+async def some_workflows(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Workflow]:
+    found = await connection.execute(select(workflows).where(among(connection, workflows.c.id, ids)))
+    return {row["id"]: rows.read_workflow(row) for row in found.mappings()}
+
+
+async def sizes(connection: AsyncConnection, workflow_ids: Collection[str]) -> dict[str, int]:
+    """How many nodes each has, those that were replaced among them."""
+    its = jobs.c.workflow_id
+    query = select(its, func.count()).where(among(connection, its, workflow_ids)).group_by(its)
+    found = await connection.execute(query)
+    return {row[0]: row[1] for row in found}
+
+
+async def queues_of(connection: AsyncConnection, names: Collection[str]) -> dict[str, str]:
+    """The queues of these tasks, as far as workers have announced them."""
+    if not names:
+        return {}
+    found = await connection.execute(select(tasks.c.name, tasks.c.queue).where(among(connection, tasks.c.name, names)))
+    return {name: queue for name, queue in found if queue}
+
+
+async def replace(connection: AsyncConnection, by: Mapping[str, str]) -> None:
+    """Whoever needs one of these jobs, needs the other from now on."""
+    await update_rows(connection, jobs, [{"id": old, "replaced_by": new} for old, new in by.items()])
+    other = select(jobs.c.replaced_by).where(jobs.c.id == edges.c.needs).scalar_subquery()
+    await connection.execute(update(edges).where(among(connection, edges.c.needs, by)).values(needs=other))
+
+
+async def counts(connection: AsyncConnection, workflow_ids: Collection[str]) -> dict[str, Count]:
+    query = select(workflows).where(among(connection, workflows.c.id, workflow_ids))
+    found = (await connection.execute(query)).mappings()
+    return {row["id"]: Count(workflow=rows.read_workflow(row), open=row["open"]) for row in found}
+
+
+async def write_counts(connection: AsyncConnection, after: Mapping[str, Count]) -> None:
+    names = ("id", "state", "reason", "finished_at", "changed_at")
+    changed = [{name: getattr(c.workflow, name) for name in names} | {"open": c.open} for c in after.values()]
+    await update_rows(connection, workflows, changed)
+
+
+async def failures(connection: AsyncConnection, workflow_ids: Collection[str]) -> dict[str, str]:
+    """Of those of these workflows that have failed the reason: that of the node that failed first of itself."""
+    if not workflow_ids:
+        return {}
+    its = jobs.c
+    ended_badly = its.state.in_([State.FAILURE.value, State.REVOKED.value])
+    query = (
+        select(its.workflow_id, its.reason, its.plan)
+        .where(among(connection, its.workflow_id, workflow_ids), its.replaced_by.is_(None))
+        .where(ended_badly, func.coalesce(its.reason, "") != Reason.SKIPPED.value)
+        .order_by(its.finished_at, its.seq)
+    )
+    found = [row for row in (await connection.execute(query)).mappings() if not rows.read_plan(row).continues]
+    found.sort(key=lambda row: row["reason"] == Reason.UPSTREAM_FAILED)
+    reasons: dict[str, str] = {}
+    for row in found:
+        reasons.setdefault(row["workflow_id"], row["reason"] or Reason.ERROR.value)
+    return reasons
