@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         Submission,
         SyncDure,
         SyncJobHandle,
+        SyncWorkflowHandle,
+        WorkflowHandle,
     )
     from dure.errors import (
         ConfigurationError,
@@ -30,14 +32,21 @@ if TYPE_CHECKING:
         LinkError,
         ResultTimeout,
         UnknownJob,
+        UnknownNode,
         UnknownTask,
+        UnknownWorkflow,
         Unroutable,
+        WorkflowEnded,
+        WorkflowFailed,
+        WorkflowNotEnded,
     )
     from dure.job import Job, Reason, State
+    from dure.workflows import DAG
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DAG",
     "ConfigurationError",
     "Dure",
     "DureError",
@@ -61,22 +70,44 @@ __all__ = [
     "Submission",
     "SyncDure",
     "SyncJobHandle",
+    "SyncWorkflowHandle",
     "UnknownJob",
+    "UnknownNode",
     "UnknownTask",
+    "UnknownWorkflow",
     "Unroutable",
+    "WorkflowEnded",
+    "WorkflowFailed",
+    "WorkflowHandle",
+    "WorkflowNotEnded",
 ]
 
-_CLIENT = frozenset(
-    {"Dure", "Edits", "JobFilter", "JobHandle", "Resent", "Skipped", "Submission", "SyncDure", "SyncJobHandle"}
-)
-_JOB = frozenset({"Job", "Reason", "State"})
+_HOMES = {
+    "client": frozenset(
+        {
+            "Dure",
+            "Edits",
+            "JobFilter",
+            "JobHandle",
+            "Resent",
+            "Skipped",
+            "Submission",
+            "SyncDure",
+            "SyncJobHandle",
+            "SyncWorkflowHandle",
+            "WorkflowHandle",
+        }
+    ),
+    "job": frozenset({"Job", "Reason", "State"}),
+    "workflows": frozenset({"DAG"}),
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is asked for, so that `import dure` itself stays cheap."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "client" if name in _CLIENT else "job" if name in _JOB else "errors"
+    home = next((home for home, names in _HOMES.items() if name in names), "errors")
     return getattr(importlib.import_module(f"dure.{home}"), name)
 
 

@@ -3,6 +3,7 @@
 The first item leaves at once; while its batch is being written, others gather. So a lone caller waits for nothing,
 and a thousand callers share one transaction. Who is cancelled takes only their own item back, and only before its
 batch has left. Where nobody waits for the answer, a batch may linger so that fewer and larger ones are written.
+Where items differ in size, each weighs something; one that is heavier than a batch travels alone.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ class Batcher(Generic[Item, Answer]):
         size: int = 500,
         bound: int = 10_000,
         linger: float = 0.0,
+        weigh: Callable[[Item], int] = lambda _: 1,
     ) -> None:
         self._write = write
+        self._weigh = weigh
         self._size = size
         self._bound = bound
         self._linger = linger
@@ -74,7 +77,8 @@ class Batcher(Generic[Item, Answer]):
                 await asyncio.sleep(self._linger)
             # Who has gone before their batch left, as after a time limit, has been told that nothing was written.
             waiting = [entry for entry in self._waiting if not entry[1].cancelled()]
-            batch, self._waiting = waiting[: self._size], waiting[self._size :]
+            number = self._fitting(waiting)
+            batch, self._waiting = waiting[:number], waiting[number:]
             if not self._waiting:
                 self._arrived.clear()
             if batch:
@@ -83,6 +87,15 @@ class Batcher(Generic[Item, Answer]):
                 return
             if self._closed:
                 self._arrived.set()
+
+    def _fitting(self, waiting: list[tuple[Item, asyncio.Future[Answer]]]) -> int:
+        """How many of them make a batch."""
+        weight = 0
+        for number, (item, _) in enumerate(waiting):
+            weight += self._weigh(item)
+            if weight > self._size:
+                return max(number, 1)
+        return len(waiting)
 
     async def _flush(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,34 +19,9 @@ from dure.gateway.runtime import running
 from dure.ledger import JobFilter
 from dure.settings import Settings
 from tests.acceptance import tasks as shop
-from tests.acceptance.site import Site, site
 from tests.services import PostgreSQL
-from tests.services.modes import servers_of
 
 PATIENCE = 20.0
-
-
-@pytest.fixture(scope="module", params=["embedded", "production"])
-def place(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """A broker, a ledger, one worker of ours, and a stock one on the queue `stock`."""
-    with site(**servers_of(request)) as place:
-        place.start_worker("ours")
-        place.start_worker("stock", "-Q", "stock", "-E", stock=True)
-        place.await_worker("ours")
-        place.await_worker("stock")
-        yield place
-
-
-@pytest.fixture
-async def client(place: Site) -> AsyncIterator[Dure]:
-    async with running(place.settings) as (dure, _):
-        await until(lambda: _known(dure, "shop.add"))
-        yield dure
-
-
-async def _known(dure: Dure, name: str) -> bool:
-    task = await dure.catalogue.find(name)
-    return task is not None and task.arguments is not None
 
 
 async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
@@ -91,12 +66,23 @@ async def test_python_values_are_turned_to_json_on_their_way(client: Dure) -> No
     }
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), "\ud800", {"a": [float("nan")]}])
-async def test_a_value_that_is_no_json_is_refused_by_its_place(client: Dure, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "within"),
+    [
+        (float("nan"), ()),
+        (float("inf"), ()),
+        (object(), ()),
+        ("\ud800", ()),
+        ({"a": [0, float("nan")]}, ("a", 1)),
+    ],
+)
+async def test_a_value_that_is_no_json_is_refused_by_its_place(
+    client: Dure, value: Any, within: tuple[str | int, ...]
+) -> None:
     for args, kwargs, place in (([value], {}, ("args", 0)), ([], {"value": value}, ("kwargs", "value"))):
         with pytest.raises(InvalidSubmission) as caught:
             await client.submit("shop.echo", *args, **kwargs)
-        assert [error.loc for error in caught.value.errors] == [place]
+        assert [error.loc for error in caught.value.errors] == [(*place, *within)]
 
 
 async def test_many_jobs_are_submitted_as_one(client: Dure) -> None:

@@ -140,3 +140,14 @@ async def test_closing_twice_or_unused_is_fine() -> None:
     await used.put(1)
     await used.close()
     await used.close()
+
+
+async def test_a_batch_ends_where_the_next_item_would_be_too_heavy_and_a_heavy_one_travels_alone() -> None:
+    writer = Writer()
+    batcher = Batcher[int, int](writer, size=10, weigh=lambda item: item)
+    first = await writer.held(batcher)
+    rest = [batcher.put(item) for item in (4, 6, 1, 50, 5)]
+    writer.let.set()
+    assert await asyncio.gather(first, *rest) == [0, 40, 60, 10, 500, 50]
+    assert writer.batches == [[0], [4, 6], [1], [50], [5]]
+    await batcher.close()

@@ -1,12 +1,10 @@
-"""Sending ended jobs again: each as a new job that names the one it repeats.
+"""An ended job as it is sent again: as a new job that names the one it repeats.
 
 The new job holds a key of its own while it is open, so that two operators, or one who asks twice, send nothing twice.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -15,17 +13,11 @@ from msgspec import Struct, structs
 
 from dure.client.submission import Draft, Submission, plain
 from dure.errors import FieldError, InvalidSubmission, JobNotEnded
-from dure.job import FINAL, Job, State, Unique
-from dure.ledger import JobFilter
-from dure.options import read_options
+from dure.job import Job, State, Unique
 
 if TYPE_CHECKING:
     from dure.client.dure import Dure
 
-_CHUNK = 500
-_SHOWN = 20
-_SLOWEST = 0.001
-_ENDED = ", ".join(sorted(FINAL))
 _KEPT = ("queue", "priority", "retries", "time_limit")
 
 
@@ -59,45 +51,7 @@ class Resent(Struct, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
-async def resend(dure: Dure, ended: Sequence[Job], edits: Edits) -> Sequence[Job]:
-    """The new jobs, accepted as one. Raises JobNotEnded or InvalidSubmission."""
-    return (await dure.accept([await _draft(dure, job, edits) for job in ended])).jobs
-
-
-async def resend_many(
-    dure: Dure, wanted: JobFilter, edits: Edits, *, rate: float | None, limit: int, dry_run: bool
-) -> Resent:
-    wanted = structs.replace(wanted, state=_ended_state(wanted), retried=False)
-    if rate is not None and not _SLOWEST <= rate < math.inf:
-        raise InvalidSubmission([FieldError(("rate",), f"must be at least {_SLOWEST} jobs a second")])
-    if limit < 1:
-        raise InvalidSubmission([FieldError(("limit",), "must be 1 job or more")])
-    read_options(edits.options, time.time())  # a wrong option is the request's fault, not that of each job
-    matched = await dure.ledger.count_jobs(wanted)
-    found = await dure.ledger.oldest_jobs(wanted, limit=min(limit, _SHOWN) if dry_run else limit)
-    if dry_run:
-        return Resent(matched=matched, jobs=tuple(found), dry_run=True)
-    drafts: list[Draft] = []
-    skipped: list[Skipped] = []
-    for job in found:
-        try:
-            drafts.append(await _draft(dure, job, edits, len(drafts) / rate if rate is not None else 0.0))
-        except InvalidSubmission as exc:
-            skipped.append(Skipped(id=job.id, error=str(exc)))
-    sent: list[Job] = []
-    for start in range(0, len(drafts), _CHUNK):
-        sent += (await dure.accept(drafts[start : start + _CHUNK])).jobs
-    return Resent(matched=matched, jobs=tuple(sent), skipped=tuple(skipped))
-
-
-def _ended_state(wanted: JobFilter) -> State:
-    state = wanted.state or State.FAILURE
-    if not state.final:
-        raise InvalidSubmission([FieldError(("state",), f"jobs that are {state} have not ended; give one of {_ENDED}")])
-    return state
-
-
-async def _draft(dure: Dure, job: Job, edits: Edits, later: float = 0.0) -> Draft:
+async def draft_again(dure: Dure, job: Job, edits: Edits, later: float = 0.0) -> Draft:
     """`later` is how many seconds after its time the job is to be queued."""
     if not job.state.final:
         raise JobNotEnded(job)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import difflib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import structlog
 
-from dure.client.arguments import ArgumentCheck
+from dure.arguments import ArgumentCheck, argument_check
 from dure.errors import UnknownTask
 from dure.ledger import Ledger
 from dure.task import Task
@@ -73,6 +73,13 @@ class Catalogue:
             await self.refresh(_MISSING_SECONDS)
         return self._tasks.get(name)
 
+    async def having(self, names: Collection[str]) -> Mapping[str, Task]:
+        """All tasks; where some of these are missing, looked at again."""
+        await self.refresh()
+        if not self._tasks.keys() >= set(names):
+            await self.refresh(_MISSING_SECONDS)
+        return self.tasks
+
     async def require(self, name: str) -> Task:
         """Raises UnknownTask with the names nearest to this one."""
         task = await self.find(name)
@@ -82,16 +89,8 @@ class Catalogue:
 
     def check(self, task: Task) -> ArgumentCheck:
         if task.name not in self._checks:
-            self._checks[task.name] = _compiled(task)
+            self._checks[task.name] = argument_check(task)
         return self._checks[task.name]
-
-
-def _compiled(task: Task) -> ArgumentCheck:
-    try:
-        return ArgumentCheck(task)
-    except ValueError as exc:
-        log.warning("a task's schema cannot be read; its arguments go unchecked", task=task.name, error=str(exc))
-        return ArgumentCheck(Task(name=task.name))
 
 
 def _near(name: str, known: Sequence[str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from dure.errors import JobFailed, ResultTimeout
 from dure.job import Job, State
+from dure.workflows.compile import sub_workflow
 
 if TYPE_CHECKING:
     from dure.client.dure import Dure
@@ -47,8 +49,15 @@ class JobHandle(Generic[R_co]):
         return ended
 
     async def result(self, timeout: float | None = None) -> R_co:
-        """What the task returned, as JSON has it. Raises JobFailed, or ResultTimeout after `timeout` seconds."""
+        """What the task returned, as JSON has it; of a node that returned a workflow, the result of that.
+
+        Raises JobFailed, or ResultTimeout after `timeout` seconds.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
         ended = await self.wait(timeout)
+        while ended.replaced_by is not None and sub_workflow(ended.result) is not None:
+            made = await self._dure.handle(ended.replaced_by)
+            ended = await made.wait(None if until is None else max(0.0, until - time.monotonic()))
         if ended.state is not State.SUCCESS:
             raise JobFailed(ended)
         return cast(R_co, ended.result)

@@ -28,6 +28,7 @@ log = structlog.get_logger("dure")
 
 _LINGER_SECONDS = 0.05  # nobody waits for a row to say QUEUED
 _MOST = 10_000  # jobs on their way to the broker
+_AT_ONCE = 1000  # in one flight, so that the first of many are confirmed while the last are written
 _MARK_AGAIN_SECONDS = 0.2
 
 
@@ -53,11 +54,15 @@ class Publisher:
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Publish in the background; what there is no room for is left to the relay."""
-        if not self._link.connected or len(jobs) > self.room:
+        if not self._link.connected or self._closing:
             return
-        task = asyncio.create_task(self.publish(jobs))
-        self._publishing.add(task)
-        task.add_done_callback(self._publishing.discard)
+        jobs = jobs[: self.room]
+        for start in range(0, len(jobs), _AT_ONCE):
+            portion = jobs[start : start + _AT_ONCE]
+            self._leases.hold(job.id for job in portion)  # so that the next one sees how much room is left
+            task = asyncio.create_task(self.publish(portion))
+            self._publishing.add(task)
+            task.add_done_callback(self._publishing.discard)
 
     async def publish(self, jobs: Sequence[Job]) -> None:
         """Returns when each message is confirmed, or is left to the relay."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from dure.job import Job, State, Unique
 from dure.options import read_options
 
 _NAME_LIMIT = 255
+_DEEPEST_PLACE = 20  # what is wrong in a value that holds itself has no innermost place
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -70,23 +71,41 @@ async def draft(submission: Submission, catalogue: Catalogue, default_queue: str
 
 
 def plain(submission: Submission) -> Submission:
-    """With Python arguments as JSON values: dataclasses, models, dates and the like are turned, NaN is refused."""
-    errors = []
-    turned: dict[str | int, Any] = {}
-    items: list[tuple[str | int, Any]] = [*enumerate(submission.args), *submission.kwargs.items()]
-    for key, value in items:
+    """With Python arguments as JSON values. Raises InvalidSubmission, as `as_json` does."""
+    whole = as_json({"args": list(submission.args), "kwargs": dict(submission.kwargs)})
+    return structs.replace(submission, args=whole["args"], kwargs=whole["kwargs"])
+
+
+def as_json(value: Any, place: tuple[str | int, ...] = ()) -> Any:
+    """Python values as JSON has them: dataclasses, models, dates and the like are turned, NaN is refused.
+
+    Raises InvalidSubmission with the place of every innermost part that cannot be written.
+    """
+    try:
+        return msgspec.json.decode(json.dumps(to_jsonable_python(value, fallback=_json_of), allow_nan=False))
+    except (PydanticSerializationError, msgspec.DecodeError, ValueError, TypeError, RecursionError) as exc:
+        within = [] if len(place) > _DEEPEST_PLACE else list(_refused(value, place))
+        raise InvalidSubmission(within or [FieldError(place, f"cannot be written as JSON: {exc}")]) from None
+
+
+def _json_of(value: Any) -> Any:
+    """What an object says itself, such as a reference to a node."""
+    if not hasattr(type(value), "__json__"):
+        raise TypeError(f"{type(value).__qualname__} objects have no JSON form")
+    return value.__json__()
+
+
+def _refused(value: Any, place: tuple[str | int, ...]) -> Iterator[FieldError]:
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    for key, part in parts:
         try:
-            turned[key] = msgspec.json.decode(json.dumps(to_jsonable_python(value), allow_nan=False))
-        except (PydanticSerializationError, msgspec.DecodeError, ValueError, TypeError, RecursionError) as exc:
-            place = ("args" if isinstance(key, int) else "kwargs", key)
-            errors.append(FieldError(place, f"cannot be written as JSON: {exc}"))
-    if errors:
-        raise InvalidSubmission(errors)
-    return structs.replace(
-        submission,
-        args=[turned[position] for position in range(len(submission.args))],
-        kwargs={name: turned[name] for name in submission.kwargs},
-    )
+            as_json(part, (*place, key if isinstance(key, int) else str(key)))
+        except InvalidSubmission as exc:
+            yield from exc.errors
 
 
 def _check_name(name: str) -> None:

@@ -10,62 +10,32 @@ threads at once therefore share transactions and flights to the broker, as they 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, overload
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from dure.client.again import Edits, Resent
 from dure.client.dure import Dure
+from dure.client.flow_handle import WorkflowHandle
 from dure.client.handle import JobHandle
 from dure.client.submission import Submission
-from dure.client.typing import TaskOf
+from dure.client.sync_handle import SyncJobHandle, SyncWorkflowHandle
 from dure.job import Job
-from dure.ledger import Group, JobFilter
+from dure.ledger import Group, JobFilter, WorkflowView
 from dure.settings import Settings
+from dure.typing import CanvasOf, FlowOptions, SignatureOf, TaskOf
+from dure.workflow import Workflow
+
+if TYPE_CHECKING:
+    from dure.workflows.builder import DAG
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 Answer = TypeVar("Answer")
 Positions = TypeVarTuple("Positions")
-
-
-class SyncJobHandle(Generic[R_co]):
-    """A submitted job, as `JobHandle` is, with calls that wait."""
-
-    def __init__(self, portal: BlockingPortal, handle: JobHandle[R_co]) -> None:
-        self._portal = portal
-        self._handle = handle
-
-    @property
-    def id(self) -> str:
-        return self._handle.id
-
-    @property
-    def job(self) -> Job:
-        """The record as it was last seen; `refresh` looks again."""
-        return self._handle.job
-
-    def refresh(self) -> Job:
-        return self._portal.call(self._handle.refresh)
-
-    def cancel(self) -> Job:
-        """As `Dure.cancel`."""
-        return self._portal.call(self._handle.cancel)
-
-    def wait(self, timeout: float | None = None) -> Job:
-        """The record once the job has ended, however it ended. Raises ResultTimeout after `timeout` seconds."""
-        return self._portal.call(self._handle.wait, timeout)
-
-    def result(self, timeout: float | None = None) -> R_co:
-        """What the task returned, as JSON has it. Raises JobFailed, or ResultTimeout after `timeout` seconds."""
-        return self._portal.call(self._handle.result, timeout)
-
-    def __repr__(self) -> str:
-        return f"<Sync{repr(self._handle).removeprefix('<')}"
 
 
 class SyncDure:
@@ -100,6 +70,10 @@ class SyncDure:
 
     # The overloads are those of `Dure.submit`, which says what they are for.
     @overload
+    def submit(self, workflow: CanvasOf | DAG, /, **options: Unpack[FlowOptions]) -> SyncWorkflowHandle[Any]: ...
+    @overload
+    def submit(self, signature: SignatureOf, /, **options: Any) -> SyncJobHandle[Any] | SyncWorkflowHandle[Any]: ...
+    @overload
     def submit(self, task: TaskOf[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SyncJobHandle[R]: ...
     @overload
     def submit(
@@ -107,9 +81,12 @@ class SyncDure:
     ) -> SyncJobHandle[R]: ...
     @overload
     def submit(self, task: str, /, *args: Any, force: bool = False, **kwargs: Any) -> SyncJobHandle[Any]: ...
-    def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> SyncJobHandle[Any]:  # type: ignore[misc]
-        """Submit one job; returns when its row is committed. As `Dure.submit`."""
-        return self._handle(self._call(lambda: self._dure.submit(task, *args, **kwargs)))
+    def submit(  # type: ignore[misc]
+        self, task: Any, /, *args: Any, **kwargs: Any
+    ) -> SyncJobHandle[Any] | SyncWorkflowHandle[Any]:
+        """Submit one job or one workflow; returns when its rows are committed. As `Dure.submit`."""
+        handle: JobHandle[Any] | WorkflowHandle[Any] = self._call(lambda: self._dure.submit(task, *args, **kwargs))
+        return self._flow(handle) if isinstance(handle, WorkflowHandle) else self._handle(handle)
 
     def submit_many(
         self, submissions: Iterable[Submission], *, idempotency_key: str | None = None
@@ -119,13 +96,33 @@ class SyncDure:
         handles = self._call(lambda: self._dure.submit_many(wanted, idempotency_key=idempotency_key))
         return [self._handle(handle) for handle in handles]
 
+    def submit_workflow(
+        self, spec: Mapping[str, Any], *, idempotency_key: str | None = None, force: bool = False
+    ) -> SyncWorkflowHandle[Any]:
+        """As `Dure.submit_workflow`."""
+        return self._flow(
+            self._call(lambda: self._dure.submit_workflow(spec, idempotency_key=idempotency_key, force=force))
+        )
+
     def cancel(self, job_id: str) -> Job:
         """As `Dure.cancel`."""
         return self._call(lambda: self._dure.cancel(job_id))
 
+    def cancel_workflow(self, workflow_id: str) -> Workflow:
+        """As `Dure.cancel_workflow`."""
+        return self._call(lambda: self._dure.cancel_workflow(workflow_id))
+
     def retry(self, job_id: str, edits: Edits | None = None) -> SyncJobHandle[Any]:
         """As `Dure.retry`."""
         return self._handle(self._call(lambda: self._dure.retry(job_id, edits)))
+
+    def retry_workflow(self, workflow_id: str, node: str | None = None) -> Workflow:
+        """As `Dure.retry_workflow`."""
+        return self._call(lambda: self._dure.retry_workflow(workflow_id, node))
+
+    def signal(self, workflow_id: str, node: str, payload: Any = None) -> Job:
+        """As `Dure.signal`."""
+        return self._call(lambda: self._dure.signal(workflow_id, node, payload))
 
     def retry_many(
         self,
@@ -151,6 +148,14 @@ class SyncDure:
         """A handle on a job that was submitted before. Raises UnknownJob."""
         return self._handle(self._call(lambda: self._dure.handle(job_id)))
 
+    def workflow(self, workflow_id: str, *, nodes: bool = True) -> WorkflowView:
+        """As `Dure.workflow`."""
+        return self._call(lambda: self._dure.workflow(workflow_id, nodes=nodes))
+
+    def workflow_handle(self, workflow_id: str) -> SyncWorkflowHandle[Any]:
+        """A handle on a workflow that was submitted before. Raises UnknownWorkflow."""
+        return self._flow(self._call(lambda: self._dure.workflow_handle(workflow_id)))
+
     @property
     def _portal(self) -> BlockingPortal:
         if self._loop is None:
@@ -162,3 +167,6 @@ class SyncDure:
 
     def _handle(self, handle: JobHandle[R]) -> SyncJobHandle[R]:
         return SyncJobHandle(self._portal, handle)
+
+    def _flow(self, handle: WorkflowHandle[R]) -> SyncWorkflowHandle[R]:
+        return SyncWorkflowHandle(self._portal, handle)

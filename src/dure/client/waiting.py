@@ -3,15 +3,16 @@
 While anybody waits, one feed of closing events is open. An event that carries the result ends the wait at once; one
 that does not (a stock worker's) makes the ledger be asked often until the recorder has found the result. Events that
 never came, because the feed was cut or the job ended before it was open, are made up for by asking the ledger once a
-second about all who wait, in one query.
+second about all who wait, in one query. A node of a workflow may end without an event, so the ledger is asked for it
+more often; what a node returned is its result only if it is no workflow, which takes its place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,11 +23,13 @@ from dure.job import Job, State
 from dure.ledger import Ledger
 from dure.link import EventFeed, Link
 from dure.wire import read_events
+from dure.workflows.compile import sub_workflow
 
 log = structlog.get_logger("dure")
 
 CLOSING = ("task.succeeded", "task.failed", "task.revoked", "task.rejected", "task.multi")
 _ASK_SECONDS = 1.0
+_ASK_FOR_NODES_SECONDS = 0.25
 _ASK_SOON_SECONDS = 0.02
 _SOON_SECONDS = 5.0
 _QUIET_SECONDS = 30.0
@@ -41,17 +44,31 @@ class Waiting:
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
         self._known: dict[str, Job] = {}
         self._soon: dict[str, float] = {}
+        self._watching: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = asyncio.Event()
         self._ask = asyncio.Event()
 
     async def listen(self) -> None:
         """Be ready before a job is submitted, so that a fast end is not missed; never waits long for a broker."""
-        if not self._tasks:
-            self._tasks = [asyncio.create_task(self._read_feed()), asyncio.create_task(self._ask_ledger())]
+        self._begin()
         with suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await self._ready.wait()
+
+    def _begin(self) -> None:
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._read_feed()), asyncio.create_task(self._ask_ledger())]
+
+    @contextmanager
+    def watched(self, told: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile `told` is called whenever some jobs have ended."""
+        self._watching.append(told)
+        self._begin()
+        try:
+            yield
+        finally:
+            self._watching.remove(told)
 
     async def wait(self, job: Job, timeout: float | None) -> Job | None:
         """The job once it has ended, None when `timeout` seconds have passed; `job` is what is known of it."""
@@ -116,7 +133,10 @@ class Waiting:
 
     async def _push(self, feed: EventFeed) -> None:
         while True:
-            for body in await feed.batch(500):
+            bodies = await feed.batch(500)
+            for told in self._watching:
+                told()
+            for body in bodies:
                 if self._waiters:
                     for event in read_events(body):
                         if isinstance(event, JobEvent) and event.job_id in self._waiters:
@@ -125,23 +145,32 @@ class Waiting:
     def _take(self, event: JobEvent) -> None:
         if not event.state.final:
             return
-        if event.state is State.SUCCESS and not event.has_result:
+        if event.state is State.SUCCESS and (not event.has_result or self._goes_on(event)):
             self._soon[event.job_id] = asyncio.get_running_loop().time() + _SOON_SECONDS
             self._ask.set()
         else:
             self._ended(fold(self._known[event.job_id], event))
 
+    def _goes_on(self, event: JobEvent) -> bool:
+        """Whether the node is replaced by what it returned."""
+        return self._known[event.job_id].workflow_id is not None and sub_workflow(event.result) is not None
+
     async def _ask_ledger(self) -> None:
         quiet_since = time.monotonic()
-        while self._waiters or time.monotonic() - quiet_since < _QUIET_SECONDS:
+        while self._waiters or self._watching or time.monotonic() - quiet_since < _QUIET_SECONDS:
             self._ask.clear()
             if self._waiters:
                 quiet_since = time.monotonic()
                 await self._look(list(self._waiters))
             with suppress(TimeoutError):
-                async with asyncio.timeout(_ASK_SOON_SECONDS if self._still_soon() else _ASK_SECONDS):
+                async with asyncio.timeout(self._pause()):
                     await self._ask.wait()
         self._stop()
+
+    def _pause(self) -> float:
+        if self._still_soon():
+            return _ASK_SOON_SECONDS
+        return _ASK_FOR_NODES_SECONDS if any(job.workflow_id for job in self._known.values()) else _ASK_SECONDS
 
     def _still_soon(self) -> bool:
         now = asyncio.get_running_loop().time()

@@ -1,0 +1,91 @@
+"""Waiting for workflows to end, by asking the ledger: one question in a round for everybody who waits in this process.
+
+No event tells the end of a workflow; it is reckoned where the end of its last node is recorded. So whenever a job has
+ended somewhere, the ledger is asked again soon, and else ever less often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from dure.client.waiting import Waiting
+from dure.errors import LedgerUnavailable
+from dure.ledger import Ledger
+from dure.workflow import Workflow
+
+log = structlog.get_logger("dure")
+
+_FIRST_SECONDS = 0.02
+_MOST_SECONDS = 0.25
+
+
+class FlowWaiting:
+    """Everybody who waits for a workflow in this process."""
+
+    def __init__(self, ledger: Ledger, events: Waiting) -> None:
+        self._ledger = ledger
+        self._events = events
+        self._waiters: dict[str, set[asyncio.Future[Workflow]]] = {}
+        self._ask = asyncio.Event()
+        self._asking: asyncio.Task[None] | None = None
+
+    async def wait(self, workflow: Workflow, timeout: float | None) -> Workflow | None:
+        """The workflow once it has ended, None when `timeout` seconds have passed; `workflow` is what is known."""
+        if workflow.state.final:
+            return workflow
+        future: asyncio.Future[Workflow] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(workflow.id, set()).add(future)
+        self._ask.set()
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_ledger(), name="dure-workflows")
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            self._forget(workflow.id, future)
+
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def _forget(self, workflow_id: str, future: asyncio.Future[Workflow]) -> None:
+        waiters = self._waiters.get(workflow_id, set())
+        waiters.discard(future)
+        if not waiters:
+            self._waiters.pop(workflow_id, None)
+
+    async def _ask_ledger(self) -> None:
+        pause = _FIRST_SECONDS
+        with self._events.watched(self._ask.set):
+            while self._waiters:
+                self._ask.clear()
+                await self._look(list(self._waiters))
+                await asyncio.sleep(_FIRST_SECONDS)
+                pause = min(pause * 1.5, _MOST_SECONDS)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause - _FIRST_SECONDS):
+                        await self._ask.wait()
+                    pause = _FIRST_SECONDS
+
+    async def _look(self, ids: Sequence[str]) -> None:
+        try:
+            found = await self._ledger.some_workflows(ids)
+            for workflow_id in ids:  # of those that plain Celery code sent there is no record
+                if workflow_id not in found and (view := await self._ledger.workflow_view(workflow_id, nodes=False)):
+                    found[workflow_id] = view.workflow
+        except (LedgerUnavailable, SQLAlchemyError) as exc:
+            log.warning("the ledger could not be asked; those who wait go on waiting", error=str(exc))
+            return
+        for workflow in found.values():
+            if workflow.state.final:
+                for future in self._waiters.get(workflow.id, ()):
+                    if not future.done():
+                        future.set_result(workflow)
