@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject
 from kombu import Connection
 
@@ -73,6 +73,45 @@ def fail_badly(how: str) -> None:
 @app.task
 def give(what: str) -> Any:
     return {"object": object(), "large": "x" * 300_000, "nan": float("nan"), "none": None}[what]
+
+
+class Builder:
+    """Gives a workflow as a builder of Dure's does."""
+
+    def __json__(self) -> dict[str, Any]:
+        return {"$workflow": {"chain": [{"task": add.name, "args": [1, 2]}, {"task": add.name, "args": [10]}]}}
+
+
+@app.task
+def plan(what: str) -> Any:
+    return {
+        "builder": Builder(),
+        "task": add.s(1, 2),
+        "chain": add.s(1, 2) | add.s(10),
+        "group": group(add.s(n, n) for n in range(2)),
+        "chord": chord([add.s(1, 2)], noop.si()),
+        "large": group(add.s(1, "x" * 300) for _ in range(1_000)),
+        "too large": group(noop.s("x" * 1_000) for _ in range(10_000)),
+    }[what]
+
+
+@app.task(bind=True)
+def become(self: Task, what: str) -> None:
+    replacement = {
+        "task": add.si(1, 2),
+        "chain": chain(add.si(1, 2), add.s(10), add.s(100)),
+        "group": group(add.si(n, n) for n in range(2)),
+        "chord": chord([add.si(n, n) for n in range(2)], total.s()),
+        "failing": chain(fail.si("no"), add.si(1, 2)),
+        "failing chord": chord([fail.si("no"), add.si(1, 2)], total.s()),
+        "again": become.si("task"),
+    }[what]
+    self.replace(replacement)
+
+
+@app.task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
 
 
 @app.task(ignore_result=True)

@@ -42,7 +42,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture
 def make(recorder: Recorder) -> Callable[..., Any]:
-    def make(**options: Any) -> Any:
+    def make(embed: Any = None, headers: Any = None, **options: Any) -> Any:
         app = Celery(broker="memory://", set_as_current=False)
         app.conf.update(task_acks_late=True, task_reject_on_worker_lost=True)
 
@@ -53,9 +53,9 @@ def make(recorder: Recorder) -> Callable[..., Any]:
         pool = SimpleNamespace(apply_async=None)
         request_class = create_request_cls(Request, app.tasks["task"], pool, "w@h", dispatcher, app=app)
         message = SimpleNamespace(
-            headers={"id": "1", "task": "task", "ignore_result": False},
-            body=b"[[],{},{}]",
-            payload=[[], {}, {}],
+            headers={"id": "1", "task": "task", "ignore_result": False, "root_id": "0", **(headers or {})},
+            body=json.dumps([[], {}, embed or {}]).encode(),
+            payload=[[], {}, embed or {}],
             content_type="application/json",
             content_encoding="utf-8",
             delivery_info={"exchange": "", "routing_key": "celery"},
@@ -142,3 +142,71 @@ def test_our_fields_are_in_the_events(make: Callable[..., Any], recorder: Record
     succeeded, failed = recorder.events
     assert (succeeded["attempt"], succeeded["value"], succeeded["result"]) == (1, 1, "1")
     assert (failed["reason"], failed["error"]["type"], failed["error"]["message"]) == ("error", "ValueError", "no")
+
+
+def test_a_member_of_a_group_tells_it_in_every_event(make: Callable[..., Any], recorder: Recorder) -> None:
+    request = make(headers={"group": "g"})
+    request.send_event("task-started")
+    request.on_success((0, Result.of("1", b"1", 9), 0.1))
+    assert [event["group_id"] for event in recorder.events] == ["g", "g"]
+    request._eventer.arriving = request
+    request._eventer.send("task-received", uuid="1")
+    assert recorder.events[-1]["group_id"] == "g"
+
+
+def signature(job: str | None, task: str = "next", **more: Any) -> dict[str, Any]:
+    return {"task": task, "args": [], "kwargs": {}, "options": {"task_id": job} if job else {}, **more}
+
+
+def canvas(kind: str, **kwargs: Any) -> dict[str, Any]:
+    return signature("of the canvas", f"celery.{kind}", subtask_type=kind) | {"kwargs": kwargs}
+
+
+CHAIN = [
+    signature("2"),
+    signature(None),
+    "no signature",
+    canvas("chord", header=[signature("3")], body=canvas("chain", tasks=[signature("4"), signature("5")])),
+]
+
+
+@pytest.mark.parametrize(
+    ("embed", "ended"),
+    [
+        ({"chain": CHAIN}, ["2", "3", "4", "5"]),
+        ({"chord": signature("6")}, ["6"]),
+        ({"chain": [signature("2")], "chord": signature("6")}, ["2", "6"]),
+        ({"callbacks": [signature("7")]}, []),
+    ],
+)
+def test_what_waited_for_a_job_that_failed_is_told_to_fail_too(
+    make: Callable[..., Any], recorder: Recorder, embed: Any, ended: list[str]
+) -> None:
+    make(embed).on_success((1, info(ValueError("no")), 0.1))
+    first, *others = recorder.events
+    assert [event["uuid"] for event in others] == ended
+    for event in others:
+        assert (event["type"], event["name"], event["reason"]) == ("task-failed", "next", "error")
+        assert (event["root_id"], event["parent_id"]) == ("0", "1")
+        assert event["error"] == {"type": "ValueError", "message": "task[1]: no"}
+    assert first["error"]["fingerprint"]
+    assert recorder.lines == ["task-failed"] * (1 + len(ended)) + ["ack"]
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (lambda r: r.on_success((0, "1", 0.1)), []),
+        (lambda r: r.on_success((1, info(Retry(exc=ValueError())), 0.1)), []),
+        (lambda r: r.on_success((1, info(Reject("no", requeue=True)), 0.1)), []),
+        (lambda r: r.on_success((1, info(Ignore("Replaced by new task")), 0.1)), []),
+        (lambda r: r.on_success((1, info(Ignore()), 0.1)), ["task-ignored"]),
+        (lambda r: r._announce_revoked("revoked", False, None, False), ["task-revoked"]),
+        (lambda r: r.on_timeout(False, 3), ["task-failed"]),
+    ],
+)
+def test_what_waited_for_a_job_ends_as_it_did_unless_it_goes_on(
+    make: Callable[..., Any], recorder: Recorder, end: Callable[[Any], Any], told: list[str]
+) -> None:
+    end(make({"chain": [signature("2")]}))
+    assert [event["type"] for event in recorder.events if event["uuid"] == "2"] == told

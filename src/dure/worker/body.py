@@ -15,7 +15,7 @@ from celery import Task
 from celery.app.task import get_actual_ignore_result  # type: ignore[attr-defined]
 from celery.exceptions import Ignore, Reject, Retry
 
-from dure.worker.result import encode
+from dure.worker.result import WorkflowTooLarge, encode
 from dure.worker.retries import again
 
 
@@ -62,6 +62,8 @@ def _keep(task: Task[..., Any], value: Any) -> None:
     box = encoded.get()
     try:
         json = encode(value)
+    except WorkflowTooLarge:
+        raise
     except Exception:
         if task.app.conf.result_serializer == "json":
             raise

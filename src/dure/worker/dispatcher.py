@@ -53,7 +53,7 @@ class Dispatcher(EventDispatcher):
         arriving, self.arriving = self.arriving, None
         if arriving is None or arriving.id != uuid:
             return {}
-        return {"attempt": arriving.attempt, "queue": arriving.queue}
+        return {"attempt": arriving.attempt, "queue": arriving.queue} | arriving.membership
 
 
 def _printed(value: Any) -> str:

@@ -34,6 +34,14 @@ class Failure(Struct, frozen=True):
     def fields(self) -> dict[str, Any]:
         return {"error": self.error, "reason": self.reason}
 
+    def of_follower(self, failed: str) -> Failure:
+        """What a job that will not run for it tells: the same error, as in Celery's result backend, and whose it is.
+
+        It has no fingerprint of that error, which happened once.
+        """
+        error = JobError(type=self.error.type, message=_clip(f"{failed}: {self.error.message}", _MESSAGE_LIMIT))
+        return Failure(error, self.reason)
+
 
 def failure(exc: BaseException, traceback: str | None = None) -> Failure:
     """Describe an exception; never raises, whatever its own methods do."""

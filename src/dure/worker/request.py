@@ -33,8 +33,11 @@ from dure.worker.dead_letters import DeadLetters
 from dure.worker.deliveries import DELIVERIES_HEADER, attempt_number, stage
 from dure.worker.dispatcher import Dispatcher
 from dure.worker.failure import Failure, failure
+from dure.worker.followers import Follower, followers
 from dure.worker.memory import Delivery, Memory
 from dure.worker.result import Result
+
+_NO_SUCCESS = frozenset({"task-failed", "task-revoked", "task-ignored"})
 
 _logger = get_logger("celery.worker.request")
 
@@ -80,6 +83,12 @@ class Request(CeleryRequest):
     @property
     def is_attached(self) -> bool:
         return self.delivery.is_attached
+
+    @property
+    def membership(self) -> dict[str, str]:
+        """The group of plain Celery code that the job is of, as its events tell it."""
+        group = self.group
+        return {"group_id": group} if isinstance(group, str) else {}
 
     def on_accepted(self, pid: Any, time_accepted: float) -> Any:
         self.is_certain = True
@@ -133,9 +142,24 @@ class Request(CeleryRequest):
             super().send_event(type, **fields)
         elif self.task.send_events:
             eventer.post(type, uuid=self.id, **fields, **self._ours(type, fields))
+            if type in _NO_SUCCESS:
+                self._tell_of_followers(eventer, type, fields)
+
+    def _tell_of_followers(self, eventer: Dispatcher, type: str, fields: dict[str, Any]) -> None:
+        """They end as this job did."""
+        told = self._failure.of_follower(f"{self.name}[{self.id}]").fields() if self._failure is not None else {}
+        ours = fields | told | {"root_id": self.root_id, "parent_id": self.id}
+        for job_id, task in self._followers():
+            eventer.post(type, uuid=job_id, **ours | {"name": task})
+
+    def _followers(self) -> list[Follower]:
+        try:
+            return followers(self._payload[2])  # type: ignore[attr-defined]
+        except Exception:  # a body that cannot be read may be why it failed
+            return []
 
     def _ours(self, type: str, fields: dict[str, Any]) -> dict[str, Any]:
-        ours: dict[str, Any] = {"attempt": self.attempt}
+        ours: dict[str, Any] = {"attempt": self.attempt} | self.membership
         if type == "task-succeeded":
             result = fields.get("result")
             if isinstance(result, Result):

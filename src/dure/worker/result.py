@@ -1,4 +1,8 @@
-"""A task's return value as JSON, on its way from the pool to the event."""
+"""A task's return value as JSON, on its way from the pool to the event.
+
+A workflow that a task returns is no value but what comes next: it is told whole, or the task fails. It is what a
+builder's `__json__` makes, `{"$workflow": …}`, or a signature of Celery's.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,19 @@ from kombu.exceptions import EncodeError
 from kombu.utils.json import JSONEncoder
 from pydantic_core import to_jsonable_python
 
+from dure.workflow import WORKFLOW_BYTES, is_workflow
+
 _encoder = JSONEncoder()
+
+
+class WorkflowTooLarge(EncodeError):
+    """A task returned a workflow that no message takes."""
 
 
 class Result(str):
     """The repr that Celery's pool hands back, with the value's JSON; a plain string to all who don't know.
 
-    `json` is None for a value over the limit, `size` says then how many bytes it has.
+    `json` is None for a value over the limit that is no workflow, `size` says then how many bytes it has.
     """
 
     json: bytes | None
@@ -27,7 +37,7 @@ class Result(str):
     def of(cls, text: str, encoded: bytes, limit: int) -> Result:
         result = cls(text)
         result.size = len(encoded)
-        result.json = encoded if result.size <= limit else None
+        result.json = encoded if result.size <= limit or _has_workflow(encoded) else None
         return result
 
     def fields(self) -> dict[str, Any]:
@@ -35,9 +45,18 @@ class Result(str):
 
 
 def encode(value: Any) -> bytes:
-    """The value's JSON in UTF-8; not-a-number and infinity become null. Raises kombu's EncodeError."""
+    """The value's JSON in UTF-8; not-a-number and infinity become null. Raises kombu's EncodeError.
+
+    That of a workflow has all of its tasks, and no null for what was a number.
+    """
     try:
+        if hasattr(type(value), "__json__"):
+            value = value.__json__()
+        if is_workflow(value):
+            return _within_limit(_encode_slowly(value))
         return msgspec.json.encode(value, enc_hook=_plain)
+    except EncodeError:
+        raise
     except _Refused as exc:
         raise _no_json(exc) from None
     except Exception:
@@ -45,7 +64,10 @@ def encode(value: Any) -> bytes:
 
 
 def _encode_slowly(value: Any) -> bytes:
-    """What msgspec is too strict for: a string with half a character, and its like."""
+    """What msgspec is too strict for, a string with half a character, and what it is too fast for.
+
+    It reads the memory of Celery's lists, which are filled when they are iterated over: `group(generator)`.
+    """
     try:
         text = json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False)
     except Exception as exc:
@@ -62,7 +84,25 @@ def _plain(value: Any) -> Any:
     # Reading an iterator would use it up, and may never end.
     if isinstance(value, Iterator):
         raise _Refused(f"{type(value).__name__} is an iterator")
+    if hasattr(type(value), "__json__"):
+        return value.__json__()
     return to_jsonable_python(value, inf_nan_mode="null", fallback=_encoder.default)
+
+
+def _has_workflow(encoded: bytes) -> bool:
+    try:
+        return encoded.startswith(b"{") and is_workflow(msgspec.json.decode(encoded, type=dict[str, msgspec.Raw]))
+    except msgspec.DecodeError:
+        return False
+
+
+def _within_limit(encoded: bytes) -> bytes:
+    if len(encoded) > WORKFLOW_BYTES:
+        raise WorkflowTooLarge(
+            f"the workflow has {len(encoded):,} bytes of JSON, and may have {WORKFLOW_BYTES:,}: "
+            "pass large arguments by reference"
+        )
+    return encoded
 
 
 def _no_json(exc: Exception) -> EncodeError:
