@@ -4,12 +4,13 @@ import secrets
 from contextlib import suppress
 from typing import Any
 
+from celery import chain, group
 from fastapi import FastAPI, HTTPException, Response
 from pydantic import BaseModel
 
-from dure import Job, ResultTimeout, State, UnknownJob, UnknownTask
+from dure import Job, ResultTimeout, State, UnknownJob, UnknownTask, UnknownWorkflow, WorkflowFailed
 from dure.contrib.fastapi import DureDep, lifespan, router
-from examples.quickstart.tasks import add_task, multi_task
+from examples.quickstart.tasks import add_task, multi_task, sum_multiply_task
 
 app = FastAPI(title="Quickstart", lifespan=lifespan())
 app.include_router(router(), prefix="/dure")
@@ -22,6 +23,26 @@ PATIENCE_SECONDS = 5.0
 class Submitted(BaseModel):
     message: str
     task_id: str
+
+
+class SubmittedChain(Submitted):
+    status_code: int
+
+
+class SubmittedGroup(BaseModel):
+    message: str
+    group_id: str
+    individual_tasks: list[str]
+    check_result_url: str
+
+
+class GroupOutcome(BaseModel):
+    group_id: str
+    state: State
+    completed: int
+    total: int
+    results: list[Any] | None = None
+    error: str | None = None
 
 
 class Outcome(BaseModel):
@@ -42,6 +63,29 @@ async def solo_add(dure: DureDep) -> Submitted:
     x, y = _number(), _number()
     job = await dure.submit(add_task, x, y)
     return Submitted(message=f"adding {x} and {y}", task_id=job.id)
+
+
+@app.get("/solo/chain")
+async def solo_chain(dure: DureDep) -> SubmittedChain:
+    """Add two random numbers, then sum and multiply what came out; the task's id is that of the last."""
+    x, y = _number(), _number()
+    flow = await dure.submit(chain(add_task.s(x, y), sum_multiply_task.s().set(queue=SUM_QUEUE)))
+    last = await flow.job("1")
+    return SubmittedChain(message=f"adding {x} and {y}, then the sum", task_id=last.id, status_code=200)
+
+
+@app.get("/solo/group")
+async def solo_group(dure: DureDep) -> SubmittedGroup:
+    """Add and multiply two random numbers side by side."""
+    x, y = _number(), _number()
+    flow = await dure.submit(group(add_task.s(x, y), multi_task.s(x, y)))
+    members = [await flow.job(name) for name in ("0", "1")]
+    return SubmittedGroup(
+        message=f"adding and multiplying {x} and {y}",
+        group_id=flow.id,
+        individual_tasks=[job.id for job in members],
+        check_result_url=f"/result/group/{flow.id}",
+    )
 
 
 @app.get("/publish")
@@ -72,6 +116,31 @@ async def result(task_id: str, dure: DureDep, response: Response) -> Outcome:
     except UnknownJob as exc:
         raise HTTPException(404, str(exc)) from None
     return _outcome(job, response)
+
+
+@app.get("/result/group/{group_id}", responses={202: {"model": GroupOutcome}, 404: {}, 500: {"model": GroupOutcome}})
+async def group_result(group_id: str, dure: DureDep, response: Response) -> GroupOutcome:
+    """200 with the results in order, 202 with how many are there, 404 for an unknown id, 500 if a task failed."""
+    try:
+        flow = await dure.workflow_handle(group_id)
+    except UnknownWorkflow as exc:
+        raise HTTPException(404, str(exc)) from None
+    counts = (await flow.view()).counts
+    outcome = GroupOutcome(
+        group_id=flow.id,
+        state=flow.workflow.state,
+        completed=sum(number for state, number in counts.items() if state.final),
+        total=sum(counts.values()),
+    )
+    if not outcome.state.final:
+        response.status_code = 202
+        return outcome
+    try:
+        outcome.results = await flow.result()
+    except WorkflowFailed as exc:
+        response.status_code = 500
+        outcome.error = str(exc)
+    return outcome
 
 
 def _outcome(job: Job, response: Response) -> Outcome:

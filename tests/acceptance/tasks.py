@@ -1,9 +1,10 @@
-"""An ordinary Celery application, which knows nothing of Dure."""
+"""An ordinary Celery application; of its tasks only `shop.plan` knows Dure."""
 
 import time
+from pathlib import Path
 from typing import Any
 
-from celery import Celery
+from celery import Celery, chain, group
 
 app = Celery("shop", set_as_current=False)
 app.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
@@ -60,3 +61,27 @@ def awkward(how: str) -> Any:
     if how == "result":
         return object()
     raise Awkward("this", "that")
+
+
+@app.task(name="shop.needs")
+def needs(value: Any, path: str) -> Any:
+    """Fails until somebody has made the file."""
+    if not Path(path).exists():
+        raise FileNotFoundError(path)
+    return value
+
+
+@app.task(name="shop.plan")
+def plan(form: str) -> Any:
+    """Goes on as a workflow."""
+    from dure import DAG
+
+    dag = DAG()
+    sums = dag.map(add, [1, 2], y=1)
+    dag.add(total, sums.result[0], sums.result[1], 10).set(name="sum")
+    return {
+        "dag": lambda: dag,
+        "chain": lambda: chain(add.s(1, 2), add.s(10)),
+        "group": lambda: group(add.s(n, n) for n in range(2)),
+        "task": lambda: add.s(1, 2),
+    }[form]()

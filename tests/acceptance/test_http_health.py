@@ -20,7 +20,7 @@ def test_a_working_gateway_is_alive_and_ready(http: httpx.Client) -> None:
     response = http.get("/readyz")
     assert response.status_code == 200, response.text
     assert set(response.json()["checks"]) == {
-        *("ledger", "broker", "recorder", "relay", "dead-letters", "sweeper", "census")
+        *("ledger", "broker", "recorder", "relay", "coordinator", "dead-letters", "sweeper", "census")
     }
     assert all(check["ok"] for check in response.json()["checks"].values())
 

@@ -1,5 +1,6 @@
 """The quickstart as `make up` runs it, with short tasks: every route, as a user would call it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,10 @@ def ended(api: httpx.Client, task_id: str) -> httpx.Response:
     return api.get(f"/result/{task_id}")
 
 
+def _numbers(message: str) -> list[int]:
+    return [int(word) for word in re.findall(r"\d+", message)]
+
+
 def test_the_status_is_told(api: httpx.Client) -> None:
     assert api.get("/").json()["status"] == "ok"
 
@@ -39,9 +44,8 @@ def test_adding_answers_at_once_and_its_result_follows(api: httpx.Client) -> Non
     assert set(submitted) == {"message", "task_id"}
     assert api.get(f"/result/{submitted['task_id']}").status_code == 202
     answer = ended(api, submitted["task_id"])
-    numbers = [int(word) for word in submitted["message"].split() if word.isdigit()]
     assert answer.status_code == 200
-    assert answer.json()["result"] == sum(numbers)
+    assert answer.json()["result"] == sum(_numbers(submitted["message"]))
 
 
 def test_a_task_published_by_name_runs_on_its_own_queue(api: httpx.Client) -> None:
@@ -52,6 +56,48 @@ def test_a_task_published_by_name_runs_on_its_own_queue(api: httpx.Client) -> No
     assert len(result["multiplied"]) == 3
     assert sum(result["multiplied"]) == result["sum"] ** 2
     assert api.get(f"/dure/api/v1/jobs/{task_id}").json()["queue"] == "sum-queue"
+
+
+def test_a_chain_adds_and_then_multiplies_the_sum_on_another_queue(api: httpx.Client) -> None:
+    submitted = api.get("/solo/chain").json()
+    assert set(submitted) == {"message", "task_id", "status_code"}
+    assert submitted["status_code"] == 200
+    assert api.get(f"/result/{submitted['task_id']}").status_code == 202
+    answer = ended(api, submitted["task_id"])
+    total = sum(_numbers(submitted["message"]))
+    assert answer.status_code == 200
+    assert answer.json()["result"] == {"sum": total, "multiplied": [total**2]}
+    assert api.get(f"/dure/api/v1/jobs/{submitted['task_id']}").json()["queue"] == "sum-queue"
+
+
+def test_a_group_adds_and_multiplies_side_by_side(api: httpx.Client) -> None:
+    submitted = api.get("/solo/group").json()
+    assert set(submitted) == {"message", "group_id", "individual_tasks", "check_result_url"}
+    assert submitted["check_result_url"] == f"/result/group/{submitted['group_id']}"
+    early = api.get(submitted["check_result_url"])
+    assert early.status_code == 202
+    assert early.json()["total"] == 2
+    assert early.json()["completed"] < 2
+    until(lambda: api.get(submitted["check_result_url"]).status_code != 202)
+    answer = api.get(submitted["check_result_url"])
+    x, y = _numbers(submitted["message"])
+    assert answer.status_code == 200
+    assert answer.json()["results"] == [x + y, x * y]
+    assert [ended(api, task).json()["result"] for task in submitted["individual_tasks"]] == [x + y, x * y]
+
+
+def test_a_group_that_nobody_submitted_is_not_found(api: httpx.Client) -> None:
+    assert api.get("/result/group/nobody").status_code == 404
+
+
+def test_a_group_of_which_a_task_fails_is_a_500_that_names_it(api: httpx.Client) -> None:
+    add = "examples.quickstart.tasks.multi_task"
+    members = [{"task": add, "args": [2, 3]}, {"task": add, "args": [2, 3], "expires": 0}]
+    group_id = api.post("/dure/api/v1/workflows", json={"group": members}).json()["id"]
+    until(lambda: api.get(f"/result/group/{group_id}").status_code != 202)
+    answer = api.get(f"/result/group/{group_id}")
+    assert answer.status_code == 500
+    assert "'1'" in answer.json()["error"]
 
 
 def test_running_waits_for_the_result(api: httpx.Client) -> None:

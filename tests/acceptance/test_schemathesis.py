@@ -34,6 +34,7 @@ BOUNDED: dict[str, Any] = {
 }
 # A wait would only make it slow, and a job that sleeps keeps the worker.
 LEFT_OUT = {"Prefer"}
+FAILED = {f"urn:dure:problem:{what}-failed" for what in ("job", "workflow")}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,10 @@ def strict() -> Iterator[Site]:
 
 
 def _history(place: Site) -> None:
-    """A job in each state that a look-up can meet."""
+    """A job and a workflow in each state that a look-up can meet."""
     with place.client() as http:
+        for form in ({"task": "shop.add", "args": [1]}, {"task": "shop.fail", "args": ["x"]}, {"wait": {}}):
+            assert http.post("/api/v1/workflows", json=form).status_code == 202
         for name, body in (("add", {"x": 1}), ("fail", {"message": "x"}), ("add", {"args": [1], "delay": 600})):
             http.post(f"/api/v1/tasks/shop.{name}", json=body)
         until(lambda: http.get("/api/v1/jobs?state=FAILURE").json()["jobs"], "a failed job")
@@ -70,7 +73,7 @@ def check(case: Any) -> None:
     case.headers = {name: value for name, value in (case.headers or {}).items() if name not in LEFT_OUT}
     response = case.call()
     if response.status_code == 500:
-        assert response.json()["type"] == "urn:dure:problem:job-failed"
+        assert response.json()["type"] in FAILED
     case.validate_response(response, checks=CHECKS)
 
 

@@ -30,13 +30,20 @@ from dure.errors import (
     LedgerUnavailable,
     LinkError,
     UnknownJob,
+    UnknownNode,
     UnknownTask,
+    UnknownWorkflow,
+    WorkflowEnded,
+    WorkflowFailed,
+    WorkflowNotEnded,
 )
+from dure.workflow import Workflow
 
 log = structlog.get_logger("dure")
 
 _URN = "urn:dure:problem:"
 _RETRY_AFTER = {"Retry-After": "1"}
+_WHOLE = ("body",)
 
 
 def problem(
@@ -93,9 +100,9 @@ def read_errors(errors: Iterable[Any], skip: int = 0) -> list[FieldError]:
 
 
 def invalid(errors: Sequence[FieldError]) -> Response:
-    listed = [{"loc": list(error.loc), "message": error.message} for error in errors]
+    listed = [{"loc": list(error.loc or _WHOLE), "message": error.message} for error in errors]
     first = errors[0]
-    detail = f"{'.'.join(map(str, first.loc))}: {first.message}"
+    detail = f"{'.'.join(map(str, first.loc or _WHOLE))}: {first.message}"
     if len(errors) > 1:
         detail += f" (and {len(errors) - 1} more)"
     return problem(422, "invalid", "The request does not fit", detail, errors=listed)
@@ -123,6 +130,38 @@ def _(exc: JobEnded) -> Response:
 @answer.register
 def _(exc: JobNotEnded) -> Response:
     return problem(409, "job-not-ended", "The job has not ended", str(exc), job=exc.job.id, state=exc.job.state)
+
+
+@answer.register
+def _(exc: UnknownWorkflow) -> Response:
+    return problem(404, "unknown-workflow", "Unknown workflow", str(exc))
+
+
+@answer.register
+def _(exc: UnknownNode) -> Response:
+    return problem(404, "unknown-node", "Unknown node", str(exc), workflow=exc.workflow_id, node=exc.node)
+
+
+@answer.register
+def _(exc: WorkflowEnded) -> Response:
+    return problem(409, "workflow-ended", "The workflow has ended", str(exc), **_of(exc.workflow))
+
+
+@answer.register
+def _(exc: WorkflowNotEnded) -> Response:
+    return problem(409, "workflow-not-ended", "The workflow has not ended", str(exc), **_of(exc.workflow))
+
+
+@answer.register
+def _(exc: WorkflowFailed) -> Response:
+    told = _of(exc.workflow)
+    if exc.job is not None:
+        told |= {"node": exc.job.node, "job": exc.job.id, "error": exc.job.error}
+    return problem(500, "workflow-failed", "The workflow failed", str(exc), **told)
+
+
+def _of(workflow: Workflow) -> dict[str, Any]:
+    return {"workflow": workflow.id, "state": workflow.state, "reason": workflow.reason}
 
 
 @answer.register

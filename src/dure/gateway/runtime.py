@@ -9,6 +9,7 @@ from dure.client import Dure
 from dure.client.leases import LEASE
 from dure.client.results import connect_results
 from dure.ledger.census import Census
+from dure.ledger.coordinator import Coordinator
 from dure.ledger.dead_letters import DeadLetters
 from dure.ledger.recorder import Recorder
 from dure.ledger.relay import Relay
@@ -26,6 +27,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Dure, Sequence[Serv
         services: list[Service] = [
             recorder,
             Relay(dure.ledger, dure.link, dure.publisher, lease=LEASE),
+            Coordinator(dure.ledger, dure.link, lease=LEASE),
             DeadLetters(dure.ledger, dure.link, recorder),
             Sweeper(
                 dure.ledger,

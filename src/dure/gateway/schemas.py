@@ -47,6 +47,9 @@ class JobRecord(BaseModel):  # type: ignore[no-redef]
     group_id: str | None
     retry_of: str | None = Field(description="The job that was sent again as this one.")
     unique_key: str | None
+    workflow_id: str | None = Field(description="The workflow that it is a node of.")
+    node: str | None = Field(description="Its name there.")
+    replaced_by: str | None = Field(description="The job that counts in its place in the workflow.")
     created_at: datetime
     eta: datetime | None
     expires: datetime | None
@@ -197,6 +200,8 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = Field(None, description="Each wrong field, for 422.")
     near: list[str] | None = Field(None, description="Tasks with a like name, for an unknown one.")
     job: str | None = None
+    workflow: str | None = None
+    node: str | None = Field(None, description="Which node of the workflow; of one that failed the first that did.")
     state: State | None = None
     reason: str | None = None
     error: ErrorRecord | None = None

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from dure.client import Submission
 from dure.client.catalogue import Catalogue
+from dure.client.flows import FlowDraft
 from dure.client.once import idempotency
 from dure.errors import FieldError, InvalidSubmission
 from dure.job import Job, State
@@ -34,12 +35,12 @@ def preferred_wait(prefer: str | None) -> float | None:
     return min(float(found[1]), _LONGEST_WAIT) if found else None
 
 
-def idempotency_of(request: Request, submissions: Sequence[Submission], settings: Settings) -> Idempotency | None:
+def idempotency_of(request: Request, asked: Sequence[Submission] | FlowDraft, settings: Settings) -> Idempotency | None:
     """From the header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header), with or without its quotes."""
     key = request.headers.get("idempotency-key")
     if key is not None and len(key) > 1 and key[0] == key[-1] == '"':
         key = key[1:-1]
-    return idempotency(key, submissions, settings.idempotency_ttl)
+    return idempotency(key, asked, settings.idempotency_ttl)
 
 
 def as_accepted(job: Job) -> Job:

@@ -5,9 +5,18 @@ from itertools import groupby
 from fastapi import APIRouter
 
 from dure.gateway.problems import ProblemRoute
-from dure.gateway.routes import again, dead, jobs, operate, submit
+from dure.gateway.routes import (
+    again,
+    dead,
+    jobs,
+    operate,
+    submit,
+    workflow_operations,
+    workflow_submit,
+    workflows,
+)
 
-_MODULES = (submit, again, dead, jobs, operate)
+_MODULES = (submit, again, dead, jobs, workflow_submit, workflow_operations, workflows, operate)
 
 
 def api_router() -> APIRouter:

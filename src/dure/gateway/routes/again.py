@@ -27,7 +27,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 _Responses = dict[int | str, dict[str, Any]]
 
-_BODY: _Responses = {
+BODY: _Responses = {
     400: {"model": Problem, "description": "The body is not JSON"},
     413: {"model": Problem, "description": "The body is too large"},
     415: {"model": Problem, "description": "The body is not said to be JSON"},
@@ -37,7 +37,7 @@ _LOCATION = {"Location": {"description": "The record of the new job.", "schema":
 MANY: _Responses = {
     200: {"model": Matched, "description": "A dry run: what matches now, and the oldest of it"},
     202: {"model": ResentRecord, "description": "Sent again: the rows of the new jobs are committed"},
-    **_BODY,
+    **BODY,
     **AWAY,
 }
 
@@ -116,7 +116,7 @@ async def retry_many(request: Request, dure: DureDep) -> Response:
         202: {"model": JobRecord, "description": "Accepted: the row of the new job is committed", "headers": _LOCATION},
         409: {"model": Problem, "description": "The job has not ended"},
         **UNKNOWN,
-        **_BODY,
+        **BODY,
         **AWAY,
     },
     openapi_extra={"requestBody": with_options(Again)},

@@ -43,6 +43,7 @@ class Filter(Period):
     queue: Words | None = None
     worker: Words | None = None
     tag: Words | None = None
+    workflow: Words | None = Field(None, description="Nodes of this workflow, also those that another has replaced.")
     text: Words | None = Field(None, description="Looked for in the arguments, in any case.")
 
 

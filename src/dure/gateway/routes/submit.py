@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from dure.client import Submission
+from dure.client.flows import FlowDraft
 from dure.errors import FieldError, InvalidSubmission, UnknownTask
 from dure.gateway.body import read_json
 from dure.gateway.dependency import DureDep
@@ -31,17 +32,25 @@ from dure.view import job_view
 
 router = APIRouter(route_class=LeanRoute, tags=["submit"])
 
-_KEY = {
+KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "1 to 255 printable characters that name this request; a repeat is answered alike.",
     "schema": {"type": "string"},
 }
-_TOLD = {
+PREFER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`wait=5` waits up to five seconds for the end.",
+    "schema": {"type": "string"},
+}
+REPLAYED = {
     "Idempotent-Replayed": {
         "description": "`true` for a repeat of a request that was made before.",
         "schema": {"type": "string"},
     },
+}
+_TOLD = REPLAYED | {
     "Dure-Unique": {
         "description": "`held` where a job that holds the unique key is answered with, and no new one was made.",
         "schema": {"type": "string"},
@@ -70,15 +79,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         **REFUSALS,
     },
     openapi_extra={
-        "parameters": [
-            {
-                "name": "Prefer",
-                "in": "header",
-                "description": "`wait=5` waits up to five seconds for the end.",
-                "schema": {"type": "string"},
-            },
-            _KEY,
-        ],
+        "parameters": [PREFER, KEY],
         "requestBody": {
             "description": "`args`, `kwargs` and options; or the named arguments themselves, where they are known",
             "content": {"application/json": {"schema": {"type": "object"}}},
@@ -90,7 +91,7 @@ async def submit(name: Annotated[str, Path(max_length=255)], request: Request, d
     body = await read_json(request, dure.settings.body_limit)
     submission = await read_submission(name, body, request.query_params, dure.catalogue)
     draft = await dure.draft(submission)
-    key = _key(request, [submission], dure.settings)
+    key = key_of(request, [submission], dure.settings)
     wait = preferred_wait(request.headers.get("prefer"))
     if wait is None:
         receipt = await dure.accept([draft], key)
@@ -113,7 +114,7 @@ async def submit(name: Annotated[str, Path(max_length=255)], request: Request, d
         **REFUSALS,
     },
     openapi_extra={
-        "parameters": [_KEY],
+        "parameters": [KEY],
         "requestBody": {
             "required": True,
             "content": {
@@ -153,7 +154,7 @@ async def submit_many(
             errors.append(FieldError((position, "task"), str(exc)))
     if errors:
         raise InvalidSubmission(errors)
-    key = _key(request, submissions, dure.settings)
+    key = key_of(request, submissions, dure.settings)
     receipt = await dure.accept(drafts, key)
     return json_response({"jobs": [job_view(_shown(job, key)) for job in receipt.jobs]}, 202, _told_of(receipt))
 
@@ -163,10 +164,10 @@ def _accepted(request: Request, receipt: Receipt, job: Job) -> Response:
     return json_response(job_view(job), 202, headers)
 
 
-def _key(request: Request, submissions: Sequence[Submission], settings: Settings) -> Idempotency | None:
+def key_of(request: Request, asked: Sequence[Submission] | FlowDraft, settings: Settings) -> Idempotency | None:
     """Raises InvalidSubmission, which names the header."""
     try:
-        return idempotency_of(request, submissions, settings)
+        return idempotency_of(request, asked, settings)
     except InvalidSubmission as exc:
         raise InvalidSubmission([FieldError(("Idempotency-Key",), e.message) for e in exc.errors]) from None
 
