@@ -23,14 +23,20 @@ from dure.errors import (
     LinkDown,
     ResultTimeout,
     UnknownJob,
+    UnknownNode,
     UnknownTask,
+    UnknownWorkflow,
+    WorkflowEnded,
+    WorkflowFailed,
+    WorkflowNotEnded,
 )
 from dure.job import Job
+from dure.workflow import Workflow
 from tests.unit.cli_session import folder  # noqa: F401 - a fixture
 
 COMMANDS = (
     "up", "serve", "worker", "submit", "watch", "jobs", "job", "cancel", "retry", "dead", "tasks", "queues",
-    "workers", "check",
+    "run", "workflows", "workflow", "signal", "workers", "check",
 )  # fmt: skip
 HEAVY = ("celery", "fastapi", "sqlalchemy", "uvicorn", "pydantic")
 
@@ -85,12 +91,17 @@ def test_a_name_that_is_not_public_is_no_attribute() -> None:
         (JobFailed(Job(id="1")), 1),
         (JobEnded(Job(id="1")), 1),
         (JobNotEnded(Job(id="1")), 1),
+        (WorkflowFailed(Workflow(id="1"), None), 1),
+        (WorkflowEnded(Workflow(id="1")), 1),
+        (WorkflowNotEnded(Workflow(id="1")), 1),
         (IdempotencyConflict("x"), 2),
         (ConfigurationError([]), 2),
         (InvalidSubmission([]), 2),
         (InvalidCursor("x"), 2),
         (UnknownJob("x"), 3),
         (UnknownTask("x"), 3),
+        (UnknownWorkflow("x"), 3),
+        (UnknownNode("x", "y"), 3),
         (ResultTimeout("x", 1.0), 4),
         (LedgerUnavailable("x"), 5),
         (LinkDown("amqp://x", "x"), 5),

@@ -17,7 +17,12 @@ from dure.errors import (
     LinkError,
     ResultTimeout,
     UnknownJob,
+    UnknownNode,
     UnknownTask,
+    UnknownWorkflow,
+    WorkflowEnded,
+    WorkflowFailed,
+    WorkflowNotEnded,
 )
 
 
@@ -32,8 +37,9 @@ class Code(IntEnum):
 
 
 EPILOG = (
-    "Exit codes: [b]0[/b] done · [b]1[/b] the job failed, or a problem was found · [b]2[/b] usage or configuration · "
-    "[b]3[/b] no such job or task · [b]4[/b] timeout · [b]5[/b] ledger or broker unavailable · [b]130[/b] Ctrl-C"
+    "Exit codes: [b]0[/b] done · [b]1[/b] it failed, or a problem was found · [b]2[/b] usage or configuration · "
+    "[b]3[/b] no such job, workflow or task · [b]4[/b] timeout · [b]5[/b] ledger or broker unavailable · "
+    "[b]130[/b] Ctrl-C"
 )
 
 _CODES: tuple[tuple[type[DureError], Code], ...] = (
@@ -43,12 +49,17 @@ _CODES: tuple[tuple[type[DureError], Code], ...] = (
     (InvalidCursor, Code.USAGE),
     (UnknownTask, Code.UNKNOWN),
     (UnknownJob, Code.UNKNOWN),
+    (UnknownWorkflow, Code.UNKNOWN),
+    (UnknownNode, Code.UNKNOWN),
     (ResultTimeout, Code.TIMEOUT),
     (LedgerUnavailable, Code.UNAVAILABLE),
     (LinkError, Code.UNAVAILABLE),
     (JobFailed, Code.FAILED),
     (JobEnded, Code.FAILED),
     (JobNotEnded, Code.FAILED),
+    (WorkflowFailed, Code.FAILED),
+    (WorkflowEnded, Code.FAILED),
+    (WorkflowNotEnded, Code.FAILED),
 )
 
 

@@ -15,6 +15,7 @@ from dure.cli.dead import dead
 from dure.cli.jobs import job, jobs
 from dure.cli.queues import queues
 from dure.cli.retry import retry
+from dure.cli.run import run
 from dure.cli.serve import serve
 from dure.cli.submit import submit
 from dure.cli.tasks import tasks
@@ -22,13 +23,16 @@ from dure.cli.up import up
 from dure.cli.watch import watch
 from dure.cli.worker import worker
 from dure.cli.workers import workers
+from dure.cli.workflow import signal, workflow
+from dure.cli.workflows import workflows
 from dure.errors import DureError
 
-# `up` and `worker` hand on what they do not know; `submit` must not take a negative number for an option.
+# `up` and `worker` hand on what they do not know; `submit` and `signal` must not take a negative number for an option.
 _CONTEXTS: dict[Any, dict[str, Any]] = {
     up: {"ignore_unknown_options": True, "allow_extra_args": True},
     worker: {"ignore_unknown_options": True, "allow_extra_args": True},
     submit: {"ignore_unknown_options": True},
+    signal: {"ignore_unknown_options": True},
 }
 
 
@@ -81,6 +85,7 @@ def _dure(
 for _panel, _commands in {
     "Run": (up, serve, worker),
     "Jobs": (submit, watch, jobs, job, cancel, retry),
+    "Workflows": (run, workflows, workflow, signal),
     "Look": (tasks, queues, workers, check),
 }.items():
     for _command in _commands:

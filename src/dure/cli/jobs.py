@@ -11,10 +11,8 @@ from dure.cli import options, times
 from dure.cli import which as by
 from dure.cli.options import AsJson, BrokerUrl, Home, LedgerUrl
 from dure.errors import UnknownJob
-from dure.job import Reason, State
 
 if TYPE_CHECKING:
-    from dure.job import Job
     from dure.ledger.reads import Page
 
 _HEADS = ("ID", "STATE", "TASK", "QUEUE", "CREATED", "RAN")
@@ -30,6 +28,7 @@ def jobs(
     queue: by.ByQueue = None,
     worker: by.ByWorker = None,
     tag: by.ByTag = None,
+    workflow: by.ByWorkflow = None,
     since: by.Since = None,
     until: by.Until = None,
     text: by.ByText = None,
@@ -54,6 +53,7 @@ def jobs(
         queue=queue,
         worker=worker,
         tag=tag,
+        workflow=workflow,
         since=since,
         until=until,
         text=text,
@@ -99,7 +99,10 @@ def _print_page(page: Page, *, filtered: bool) -> None:
         return
     now = time.time()
     cells = [
-        (job.id, _state(job), job.task or "–", job.queue or "–", times.ago(job.created_at, now), _ran(job, now))
+        (
+            *(job.id, show.standing(job), job.task or "–", job.queue or "–"),
+            *(times.ago(job.created_at, now), show.ran(job, now)),
+        )
         for job in page.jobs
     ]
     widths = [max(map(len, column)) + 2 for column in zip(_HEADS, *cells, strict=True)]
@@ -116,20 +119,6 @@ def _print_page(page: Page, *, filtered: bool) -> None:
         err().print(f"[dim]more: dure jobs … --cursor {page.next}[/]")
 
 
-def _state(job: Job) -> str:
-    """With the reason, where that says more than the state."""
-    plain = job.reason is None or job.reason in (Reason.ERROR, Reason.REVOKED)
-    return job.state.value if plain else f"{job.state.value} {job.reason}"
-
-
 def _tail(name: str, room: int) -> str:
     """The end of a name is what tells tasks apart."""
     return name if len(name) <= room else f"…{name[1 - room :]}"
-
-
-def _ran(found: Job, now: float) -> str:
-    if found.runtime is not None:
-        return times.span(found.runtime)
-    if found.state is State.STARTED and found.started_at:
-        return f"{times.span(max(0.0, now - found.started_at))} …"
-    return "–"

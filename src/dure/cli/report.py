@@ -23,7 +23,12 @@ from dure.errors import (
     LinkDown,
     ResultTimeout,
     UnknownJob,
+    UnknownNode,
     UnknownTask,
+    UnknownWorkflow,
+    WorkflowEnded,
+    WorkflowFailed,
+    WorkflowNotEnded,
 )
 
 
@@ -61,6 +66,11 @@ _TITLES: dict[type[DureError], str] = {
     UnknownJob: "Unknown job",
     JobEnded: "The job has ended",
     JobNotEnded: "The job has not ended",
+    UnknownWorkflow: "Unknown workflow",
+    UnknownNode: "No such node",
+    WorkflowEnded: "The workflow has ended",
+    WorkflowNotEnded: "The workflow has not ended",
+    WorkflowFailed: "The workflow failed",
     IdempotencyConflict: "Not submitted",
     ResultTimeout: "Timeout",
     LedgerUnavailable: "The ledger is unavailable",
@@ -68,7 +78,7 @@ _TITLES: dict[type[DureError], str] = {
 }
 
 
-_OF_A_TASK = {("task",), ("args",), ("kwargs",)}
+_OF_A_TASK = {"task", "args", "kwargs"}
 
 
 @singledispatch
@@ -87,7 +97,7 @@ def _(error: ConfigurationError) -> Iterator[RenderableType]:
 def _(error: InvalidSubmission) -> Iterator[RenderableType]:
     for wrong in error.errors:
         yield Text.assemble((".".join(map(str, wrong.loc)), "bold"), ": ", wrong.message)
-    if any(wrong.loc[:1] in _OF_A_TASK for wrong in error.errors):
+    if any(_OF_A_TASK.intersection(wrong.loc) for wrong in error.errors):
         yield remedy("`dure tasks` shows what each task takes")
 
 
@@ -119,6 +129,44 @@ def _(error: JobNotEnded) -> Iterator[RenderableType]:
 
 
 @_lines.register
+def _(error: UnknownWorkflow) -> Iterator[RenderableType]:
+    yield Text.assemble("nobody submitted a workflow with the id ", (error.workflow_id, "bold"))
+    yield remedy("`dure workflows` lists workflows, newest first")
+
+
+@_lines.register
+def _(error: UnknownNode) -> Iterator[RenderableType]:
+    yield Text(str(error))
+    yield remedy(f"`dure workflow {error.workflow_id}` shows its nodes")
+
+
+@_lines.register
+def _(error: WorkflowEnded) -> Iterator[RenderableType]:
+    yield Text(str(error))
+    yield remedy(f"dure workflow {error.workflow.id}")
+
+
+@_lines.register
+def _(error: WorkflowNotEnded) -> Iterator[RenderableType]:
+    workflow_id = error.workflow.id
+    yield Text(str(error))
+    yield remedy(f"dure retry {workflow_id} --node NAME, or end it first with `dure cancel {workflow_id}`")
+
+
+@_lines.register
+def _(error: WorkflowFailed) -> Iterator[RenderableType]:
+    workflow, job = error.workflow, error.job
+    yield Text.assemble((workflow.id, "dim"), (f"  {workflow.reason}" if workflow.reason else "", "bold"))
+    if job is not None:
+        reason = f" ({job.reason})" if job.reason else ""
+        yield Text.assemble("node ", (job.node or job.id, "bold"), f" ended {job.state}{reason}")
+        if job.error is not None:
+            yield Text.assemble((job.error.type, "bold red"), ": ", job.error.message)
+        yield remedy(f"dure job {job.id}")
+    yield remedy(f"dure retry {workflow.id}")
+
+
+@_lines.register
 def _(error: IdempotencyConflict) -> Iterator[RenderableType]:
     yield Text(str(error))
     yield remedy("take a key of its own for each request, and the same one only to repeat it")
@@ -126,7 +174,7 @@ def _(error: IdempotencyConflict) -> Iterator[RenderableType]:
 
 @_lines.register
 def _(error: ResultTimeout) -> Iterator[RenderableType]:
-    yield Text(f"the job had not ended after {error.timeout:g} s; it goes on")
+    yield Text(f"it had not ended after {error.timeout:g} s, and goes on")
     yield remedy(f"dure watch {error.job_id}")
 
 

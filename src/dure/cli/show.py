@@ -18,7 +18,7 @@ from dure.cli import times
 from dure.cli.codes import Code
 from dure.cli.report import show_error
 from dure.cli.terminal import out, print_answer, print_json
-from dure.job import JobError, State
+from dure.job import JobError, Reason, State
 
 if TYPE_CHECKING:
     from dure.job import Job
@@ -27,7 +27,9 @@ _CELL = 80
 _WHERE_SAID = (
     *("priority", "retries", "time_limit", "unique_key", "origin"),
     *("root_id", "parent_id", "group_id", "retry_of"),
+    *("workflow_id", "node", "replaced_by"),
 )
+_LABELS = {"workflow_id": "workflow"}
 
 _STYLES = {
     State.SUCCESS: "green",
@@ -42,6 +44,20 @@ def state(value: State) -> Text:
     return Text(value.value, style=_STYLES.get(value, "blue"))
 
 
+def standing(job: Job) -> str:
+    """The state, with the reason where that says more."""
+    plain = job.reason is None or job.reason in (Reason.ERROR, Reason.REVOKED)
+    return job.state.value if plain else f"{job.state.value} {job.reason}"
+
+
+def ran(job: Job, now: float) -> str:
+    if job.runtime is not None:
+        return times.span(job.runtime)
+    if job.state is State.STARTED and job.started_at:
+        return f"{times.span(max(0.0, now - job.started_at))} …"
+    return "–"
+
+
 def table(*columns: str, no_wrap: bool = False, **options: Any) -> Table:
     """A list: bold heads, two spaces between columns."""
     listed = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), **options)
@@ -50,13 +66,13 @@ def table(*columns: str, no_wrap: bool = False, **options: Any) -> Table:
     return listed
 
 
-def beginning(job: Job) -> Text:
+def beginning(job: Job, width: int = _CELL) -> Text:
     """The first line of what went wrong, cut to a table's cell."""
     if job.error is None:
         return Text("–")
     message = job.error.message.strip().partition("\n")[0]
     told = Text.assemble((job.error.type.rpartition(".")[2], "red"), f": {message}" if message else "")
-    told.truncate(_CELL, overflow="ellipsis")
+    told.truncate(width, overflow="ellipsis")
     return told
 
 
@@ -106,7 +122,7 @@ def _fields(job: Job, now: float) -> Iterator[tuple[str, RenderableType]]:
     for name in _WHERE_SAID:
         value = getattr(job, name)
         if value is not None and value != job.id and (name, value) != ("origin", "dure"):
-            yield name.replace("_", " "), Text(str(value))
+            yield _LABELS.get(name, name.replace("_", " ")), Text(str(value))
     if job.tags:
         yield "tags", Text(", ".join(job.tags))
     if job.attempts:

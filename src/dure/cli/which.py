@@ -31,6 +31,9 @@ ByTask = Annotated[str | None, typer.Option("--task", help="The task's whole nam
 ByQueue = Annotated[str | None, typer.Option("--queue", help="Of this queue.", rich_help_panel=_PANEL)]
 ByWorker = Annotated[str | None, typer.Option("--worker", help="Such as celery@host.", rich_help_panel=_PANEL)]
 ByTag = Annotated[str | None, typer.Option("--tag", help="With this tag.", rich_help_panel=_PANEL)]
+ByWorkflow = Annotated[
+    str | None, typer.Option("--workflow", help="The nodes of this workflow.", rich_help_panel=_PANEL)
+]
 Since = Annotated[
     float | None,
     typer.Option(
