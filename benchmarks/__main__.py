@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import embedded_broker, http_submit, latency
+from benchmarks import embedded_broker, http_submit, latency, workflows
 
-PARTS = {"http": http_submit, "latency": latency, "broker": embedded_broker}
+PARTS = {"http": http_submit, "latency": latency, "broker": embedded_broker, "workflows": workflows}
 
 
 def main() -> None:
