@@ -14,6 +14,7 @@ from tests.acceptance.cli_stack import free_port
 from tests.docs.documents import CHECKOUT, Block, document
 
 DEADLINE = 30.0
+PAGES = ("README.md", "docs/http.md", "docs/workflows.md")  # the tasks of each are in one file
 _END = "\x1e"
 _GATEWAY = re.compile(r"\b(localhost|127\.0\.0\.1):8000\b")
 
@@ -29,7 +30,7 @@ class Shop:
     @classmethod
     def open(cls, folder: Path, **environment: str) -> "Shop":
         port = free_port()
-        tasks = [block.text for name in ("README.md", "docs/http.md") for block in named(name, "# tasks.py")]
+        tasks = [block.text for name in PAGES for block in named(name, "# tasks.py")]
         (folder / "tasks.py").write_text("\n\n".join(tasks))
         programs = folder / "bin"
         programs.mkdir()

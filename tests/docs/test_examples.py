@@ -57,14 +57,19 @@ def test_the_readmes_first_job_gives_its_result_over_http_and_on_the_command_lin
     assert output[after:].split()[-1] == "5"
 
 
-async def test_the_readmes_client_prints_the_result(here: Shop, capsys: pytest.CaptureFixture[str]) -> None:
-    (block,) = named("README.md", "from dure import Dure")
+@pytest.mark.parametrize(
+    ("beginning", "printed"), [("from dure import Dure", "5\n"), ("from celery import chain", "15\n")]
+)
+async def test_the_readmes_client_prints_the_result(
+    beginning: str, printed: str, here: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = named("README.md", beginning)
     code = compile(block.text, block.place, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     assert isinstance(code, CodeType)
     names: dict[str, Any] = {}
     exec("from tasks import add", names)
     await eval(code, names)
-    assert capsys.readouterr().out == "5\n"
+    assert capsys.readouterr().out == printed
 
 
 def test_the_python_page_runs(shop: Shop) -> None:
@@ -80,6 +85,31 @@ def test_the_python_page_runs(shop: Shop) -> None:
     assert script == "5\n"
     assert once.splitlines() == ["True", "the idempotency key 'order-4712' was used for another request", "True"]
     assert again.splitlines()[:4] == ["ZeroDivisionError", "1", "0.25", "0.75"]
+
+
+def test_the_workflows_page_runs(shop: Shop) -> None:
+    pages = ("canvas.py", "dag.py", "failing.py", "growing.py")
+    for name in pages:
+        (block,) = named("docs/workflows.md", f"# {name}")
+        (shop.folder / name).write_text(block.text)
+    told = shop.run([Block("docs/workflows.md", "sh", f"python {name}", None) for name in pages])
+    canvas, dag, failing, growing = (output.splitlines() for output in told)
+    assert canvas[:4] == ["13", "[0, 2, 4]", "6", "0.25"]
+    assert [line.split()[1:] for line in canvas[4:]] == [
+        ["tasks.add", "SUCCESS"],
+        ["tasks.add", "SUCCESS"],
+        ["tasks.add", "SUCCESS"],
+        ["tasks.total", "SUCCESS"],
+        ["tasks.divide", "SUCCESS"],
+    ]
+    assert dag == ["{'sum': 0.2}"]
+    assert failing == [
+        "FAILURE ratio ZeroDivisionError",
+        "ratio FAILURE error",
+        "report SUCCESS None",
+        "next FAILURE upstream-failed",
+    ]
+    assert growing[0] == "{'halves': 0.625}"
 
 
 @pytest.mark.parametrize("name", ["docs/http.md", "docs/cli.md"])

@@ -10,9 +10,9 @@ from typer.main import get_command
 
 from dure.cli.codes import Code
 from dure.cli.commands import app
-from dure.options import OPTION_NAMES
 from dure.gateway.app import create_app
 from dure.job import Job, Reason, State
+from dure.options import OPTION_NAMES
 from dure.settings import Settings
 from tests.docs.documents import CHECKOUT, code, document, tables
 from tests.unit.test_imports import MAY_IMPORT
