@@ -34,6 +34,8 @@ BOUNDED: dict[str, Any] = {
 }
 # A wait would only make it slow, and a job that sleeps keeps the worker.
 LEFT_OUT = {"Prefer"}
+# To spoil a form that nests in itself takes minutes; what is wrong in one is tried by the tests of workflows.
+NOT_SPOILT = {("post", "/api/v1/workflows")}
 FAILED = {f"urn:dure:problem:{what}-failed" for what in ("job", "workflow")}
 
 
@@ -82,6 +84,8 @@ def test_every_operation_answers_as_the_document_says(api: Any, mode: Generation
     wrong, tried = [], 0
     for result in api.get_all_operations():
         operation = result.ok()
+        if mode is GenerationMode.NEGATIVE and (operation.method, operation.path) in NOT_SPOILT:
+            continue
 
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(**BOUNDED)

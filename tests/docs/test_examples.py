@@ -87,6 +87,23 @@ def test_the_python_page_runs(shop: Shop) -> None:
     assert again.splitlines()[:4] == ["ZeroDivisionError", "1", "0.25", "0.75"]
 
 
+@pytest.mark.parametrize("name", ["docs/http.md", "docs/cli.md"])
+def test_every_example_gives_the_answer_that_is_shown(name: str, shop: Shop) -> None:
+    pairs = shell_with_answers(name)
+    outputs = shop.run([block for block, _ in pairs])
+    wrong = {}
+    for (block, answer), output in zip(pairs, outputs, strict=True):
+        if answer is None:
+            continue
+        if answer.language == "text":
+            found = text_differences(answer.text, output, str(shop.folder))
+        else:
+            found = ANSWERS[answer.language](answer.text, output)
+        if found:
+            wrong[block.place] = found
+    assert wrong == {}
+
+
 def test_the_workflows_page_runs(shop: Shop) -> None:
     pages = ("canvas.py", "dag.py", "failing.py", "growing.py")
     for name in pages:
@@ -110,23 +127,6 @@ def test_the_workflows_page_runs(shop: Shop) -> None:
         "next FAILURE upstream-failed",
     ]
     assert growing[0] == "{'halves': 0.625}"
-
-
-@pytest.mark.parametrize("name", ["docs/http.md", "docs/cli.md"])
-def test_every_example_gives_the_answer_that_is_shown(name: str, shop: Shop) -> None:
-    pairs = shell_with_answers(name)
-    outputs = shop.run([block for block, _ in pairs])
-    wrong = {}
-    for (block, answer), output in zip(pairs, outputs, strict=True):
-        if answer is None:
-            continue
-        if answer.language == "text":
-            found = text_differences(answer.text, output, str(shop.folder))
-        else:
-            found = ANSWERS[answer.language](answer.text, output)
-        if found:
-            wrong[block.place] = found
-    assert wrong == {}
 
 
 def test_every_route_that_takes_no_body_answers_as_the_table_says(shop: Shop) -> None:
