@@ -141,11 +141,12 @@ def is_workflow(result: Any) -> bool:
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How a need ended, as references see it."""
+    """How a need ended, as references see it. What it returned may not be known (`is_kept`)."""
 
     job_id: str
     state: State
     result: Any = None
+    is_kept: bool = True
     error: JobError | None = None
     reason: str | None = None
     task: str | None = None
@@ -172,6 +173,17 @@ class NoSuchPart(DureError):
     def __init__(self, name: str, path: Path, at: int) -> None:
         whole = "".join(f"[{step!r}]" for step in path[: at + 1])
         super().__init__(f"the result of {name!r} has no {whole}")
+
+
+class ResultNotKept(NoSuchPart):
+    """The need succeeded, and what it returned is not in the ledger."""
+
+    def __init__(self, name: str) -> None:
+        DureError.__init__(
+            self,
+            f"what {name!r} returned is not in the ledger: it is over DURE_RESULT_LIMIT, or a stock worker ran it "
+            "and DURE_RESULT_BACKEND does not say where its results are",
+        )
 
 
 def references(template: Any, place: tuple[str | int, ...] = ()) -> Iterator[Reference]:
@@ -202,6 +214,8 @@ def resolve(template: Any, outcomes: Mapping[str, Outcome]) -> Any:
     if RESULT in template:
         name = template[RESULT]
         outcome = outcomes[name]
+        if not outcome.is_kept:
+            raise ResultNotKept(name)
         return part(name, outcome.result, path) if outcome.state is State.SUCCESS else None
     if ERROR in template:
         name = template[ERROR]

@@ -61,6 +61,23 @@ async def test_a_diamond_begins_its_sides_at_once_and_its_end_once(ledger: Ledge
     assert [each.args for each in released.pop()] == [[1, 1, 0]]
 
 
+async def test_a_result_that_is_not_in_the_ledger_is_no_null(ledger: Ledger) -> None:
+    draft = Draft()
+    draft.node("large")
+    draft.node("none")
+    draft.node("next", [result("large")])
+    draft.node("other", [result("none")])
+    await draft.accepted(ledger)
+    await ended(ledger, draft["large"], result=None, has_result=False, result_repr="[1, 2, ...]")
+    await ended(ledger, draft["none"], result=None, has_result=False, result_repr="None")
+    next_ = await job(ledger, draft["next"])
+    assert (next_.state, next_.reason) == (State.FAILURE, "upstream-failed")
+    assert next_.error is not None
+    assert next_.error.type == "ResultNotKept"
+    assert "DURE_RESULT_LIMIT" in next_.error.message
+    assert (await job(ledger, draft["other"])).args == [None]
+
+
 async def test_a_chord_of_a_thousand_gets_all_results_in_their_order(ledger: Ledger, database: Database) -> None:
     draft = Draft()
     members = [draft.node(f"m{number}") for number in range(1000)]

@@ -139,7 +139,7 @@ def begun(node: Waiting, outcomes: Mapping[str, Outcome], now: float, lease: flo
         args = job.args if plan.args is None else resolve(plan.args, outcomes)
         kwargs = job.kwargs if plan.kwargs is None else resolve(plan.kwargs, outcomes)
     except NoSuchPart as exc:
-        return failed(node, "NoSuchPart", str(exc), now)
+        return failed(node, type(exc).__name__, str(exc), now)
     except KeyError as exc:  # were it raised, no event of the batch could be recorded
         return failed(node, "NoSuchNode", f"it refers to {exc}, which it does not need", now)
     if plan.kind is Kind.TASK:

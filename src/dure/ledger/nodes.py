@@ -15,7 +15,7 @@ from dure.ledger.bulk import among, update_rows
 from dure.ledger.tables import edges, jobs, tasks, workflows
 from dure.workflow import Outcome, Plan, Workflow
 
-_OF_AN_OUTCOME = ("id", "state", "reason", "result", "error", "task", "args", "kwargs")
+_OF_AN_OUTCOME = ("id", "state", "reason", "result", "result_repr", "error", "task", "args", "kwargs")
 
 
 async def mark_passed_on(connection: AsyncConnection, ids: Collection[str], at: float) -> dict[str, Plan]:

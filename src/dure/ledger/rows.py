@@ -145,8 +145,16 @@ def read_plan(row: RowMapping) -> Plan:
 def read_outcome(row: RowMapping) -> Outcome:
     fields = {name: None if row[name] is None else _decode(row[name]) for name in ("args", "kwargs", "result")}
     error = None if row["error"] is None else _decode(row["error"], type=JobError)
+    # A stock worker's event tells the repr of a value; None is the one that this says all of.
+    is_kept = row["result"] is not None or row["result_repr"] in (None, "None")
     return Outcome(
-        job_id=row["id"], state=State(row["state"]), reason=row["reason"], task=row["task"], error=error, **fields
+        job_id=row["id"],
+        state=State(row["state"]),
+        is_kept=is_kept,
+        reason=row["reason"],
+        task=row["task"],
+        error=error,
+        **fields,
     )
 
 
