@@ -4,7 +4,7 @@ PYTHON ?=
 UP     ?= up -A examples.quickstart.tasks:app -Q celery,sum-queue --with "uvicorn examples.quickstart.api:app --port 8001"
 BENCH  ?= -m benchmarks
 ARGS   ?=
-JOBS   ?= 3
+JOBS   ?= 2
 
 venv := .venv
 bin  := $(venv)/bin

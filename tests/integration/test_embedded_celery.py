@@ -201,7 +201,7 @@ def test_a_terminated_worker_finishes_what_it_runs(served: Site) -> None:
     result = served.task("work").delay("slow", 0.5)
     until(lambda: any(line.startswith("slow began") for line in served.notes()))
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=15) == 0
+    assert worker.wait(timeout=60) == 0
     assert result.get(timeout=5) == "slow"
     with served.app.connection_for_read() as connection:
         store = connection.default_channel.connection.store

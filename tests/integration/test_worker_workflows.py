@@ -41,6 +41,9 @@ class Rig:
         return found[job].result
 
 
+OURS = pytest.mark.parametrize("rig", ["threads", "prefork"], indirect=True)
+
+
 @pytest.fixture(scope="module", params=["threads", "prefork", "stock"])
 def rig(
     request: pytest.FixtureRequest, rabbitmq: RabbitMQ, redis: Redis, tmp_path_factory: pytest.TempPathFactory
@@ -110,28 +113,25 @@ def test_a_workflow_over_the_limit_of_results_is_told_all_the_same(rig: Rig) -> 
     assert len(told["kwargs"]["tasks"]) == 1_000
 
 
+@OURS  # a stock worker stores it, and the recorder leaves it there
 def test_a_workflow_that_no_message_takes_fails_the_task(rig: Rig) -> None:
-    if rig.stock:
-        pytest.skip("a stock worker stores it; the recorder leaves it there")
     end = rig.end(rig.client.submit("plan", "too large"))
     assert end.error
     assert (end.state, end.reason) == (State.FAILURE, "unserializable")
     assert "pass large arguments by reference" in end.error.message
 
 
+@OURS  # a stock worker sends no event of it: the sweeper finds it in the result backend
 @pytest.mark.parametrize("what", ["failing", "failing chord"])
 def test_a_replacement_that_fails_ends_the_job_with_its_error(rig: Rig, what: str) -> None:
-    if rig.stock:
-        pytest.skip("a stock worker sends no event of it: the sweeper finds it in the result backend")
     end = rig.end(rig.client.submit("become", what))
     assert end.error
     assert (end.state, end.reason, end.error.type) == (State.FAILURE, "error", "ValueError")
     assert end.error.message.endswith(": no")
 
 
+@OURS  # a stock worker's events have no group
 def test_members_of_a_group_tell_its_id(rig: Rig) -> None:
-    if rig.stock:
-        pytest.skip("a stock worker's events have no group")
     job = rig.client.submit("become", "group")
     rig.end(job)
     seen = [e for e in rig.client.seen if isinstance(e, JobEvent)]
