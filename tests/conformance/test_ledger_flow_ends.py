@@ -8,11 +8,9 @@ import pytest
 
 from dure.errors import (
     JobEnded,
-    JobNotEnded,
     UnknownNode,
     UnknownWorkflow,
     WorkflowEnded,
-    WorkflowNotEnded,
 )
 from dure.job import Job, JobError, Reason, State
 from dure.ledger import JobFilter, Ledger
@@ -25,8 +23,6 @@ from tests.conformance.ledgers import NOW, PATIENCE, Database, opened
 AT = NOW + 100
 DUE = AT + 4
 FAILED = {"as_": State.FAILURE, "reason": Reason.ERROR, "error": JobError(type="E", message="no")}
-LATE = NOW + 1e6
-_ENDED = (JobEnded, JobNotEnded, WorkflowEnded, WorkflowNotEnded)
 
 
 async def test_cancelling_revokes_what_nobody_has_begun_and_ends_a_workflow_of_which_nothing_runs(

@@ -4,10 +4,6 @@ import pytest
 
 from dure.errors import (
     InvalidCursor,
-    JobEnded,
-    JobNotEnded,
-    WorkflowEnded,
-    WorkflowNotEnded,
 )
 from dure.job import JobError, Reason, State
 from dure.ledger import JobFilter, Ledger
@@ -18,8 +14,6 @@ from tests.conformance.ledgers import NOW, accepted, job, told
 AT = NOW + 100
 DUE = AT + 4
 FAILED = {"as_": State.FAILURE, "reason": Reason.ERROR, "error": JobError(type="E", message="no")}
-LATE = NOW + 1e6
-_ENDED = (JobEnded, JobNotEnded, WorkflowEnded, WorkflowNotEnded)
 
 
 async def test_a_workflow_is_found_with_its_nodes_in_their_order_and_what_they_need(ledger: Ledger) -> None:
