@@ -25,8 +25,9 @@ def fail() -> None:
     raise ValueError("no luck")
 
 @app.task
-def nap(seconds: float) -> str:
-    time.sleep(seconds)
+def nap(alarm: str) -> str:
+    while not os.path.exists(alarm):
+        time.sleep(0.02)
     return "rested"
 """
 
@@ -55,10 +56,12 @@ def test_jobs_are_submitted_watched_and_listed_from_the_shell(home: Path) -> Non
         wrong = stack.dure("submit", "shop_tasks.add", "1", "x")
         assert wrong.returncode == 2
         assert "args.1" in wrong.stderr
-        late = stack.dure("submit", "shop_tasks.nap", "2", "--wait", "--timeout", "0.2")
+        alarm = home / "alarm"
+        late = stack.dure("submit", "shop_tasks.nap", str(alarm), "--wait", "--timeout", "0.2")
         assert late.returncode == 4
         job_id = late.stderr.split()[0]
-        assert "shop_tasks.nap" in stack.dure("workers").stdout
+        until(lambda: "shop_tasks.nap" in stack.dure("workers").stdout, lambda: stack.output)
+        alarm.touch()
         assert stack.dure("watch", job_id).stdout == '"rested"\n'
         assert job_id in stack.dure("jobs", "--task", "shop_tasks.nap").stdout
         assert "(x: int, y: int) -> int" in stack.dure("tasks", "add").stdout
@@ -122,7 +125,7 @@ def test_a_port_in_use_is_told_before_anything_starts(home: Path) -> None:
 
 def test_a_second_interrupt_kills_a_worker_that_is_busy(home: Path) -> None:
     with up(home) as stack:
-        job_id = stack.dure("submit", "shop_tasks.nap", "600").stdout.strip()
+        job_id = stack.dure("submit", "shop_tasks.nap", str(home / "never")).stdout.strip()
         until(lambda: '"STARTED"' in stack.dure("job", job_id, "--json").stdout)
         stack.process.send_signal(signal.SIGINT)
         stack.tells("once more to kill")

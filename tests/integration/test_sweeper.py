@@ -87,10 +87,17 @@ async def drain_events(client: Dure) -> None:
 
 
 async def settle(client: Dure, sweeper: Sweeper, *moments: float) -> None:
+    """A round at each moment; once more where a worker spoke meanwhile, for then the sweeper concludes nothing."""
     began = time.time()
     for moment in moments:
-        await drain_events(client)
-        await sweeper.settle(began + moment)
+
+        async def round_of_silence(now: float = began + moment) -> bool:
+            await drain_events(client)
+            await sweeper.settle(now)
+            (depth,) = await client.link.queues([client.settings.event_queue])
+            return depth.messages == 0
+
+        await until(round_of_silence, "a round without an event")
 
 
 async def empty(client: Dure, queue: str) -> None:

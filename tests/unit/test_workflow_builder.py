@@ -15,22 +15,22 @@ from tests.unit.workflow_interpreter import Interpreter
 app = Celery("builder", set_as_current=False)
 
 
-@app.task(name="shop.load")
+@app.task(name="kitchen.load")
 def load(month: str) -> dict[str, list[int]]:
     return {"items": [1, 2, 3]}
 
 
-@app.task(name="shop.double")
+@app.task(name="kitchen.double")
 def double(number: int, factor: int = 2) -> int:
     return number * factor
 
 
-@app.task(name="shop.total")
+@app.task(name="kitchen.total")
 def total(numbers: list[int]) -> int:
     return sum(numbers)
 
 
-@app.task(name="shop.fail")
+@app.task(name="kitchen.fail")
 def fail() -> None:
     raise ValueError("no")
 
@@ -53,15 +53,15 @@ def test_results_feed_arguments_wherever_they_stand() -> None:
 
 def test_nodes_are_called_by_their_tasks_and_can_be_named() -> None:
     dag = DAG("report", timeout=60)
-    first, second = dag.add("shop.load", "x"), dag.add("shop.load", "y")
+    first, second = dag.add("kitchen.load", "x"), dag.add("kitchen.load", "y")
     dag.add("other", first.result).set(name="last", needs=[second], queue="q", on_failure="continue")
     second.set(name="second")
     assert dag.spec() == {
         "name": "report",
         "timeout": 60,
         "nodes": {
-            "load": {"task": "shop.load", "args": ["x"]},
-            "second": {"task": "shop.load", "args": ["y"]},
+            "load": {"task": "kitchen.load", "args": ["x"]},
+            "second": {"task": "kitchen.load", "args": ["y"]},
             "last": {
                 "task": "other",
                 "args": [{"$result": "load"}],
@@ -83,16 +83,16 @@ def test_a_name_is_given_once() -> None:
 def test_a_handler_is_told_how_its_node_failed() -> None:
     dag = DAG()
     failing = dag.add(fail)
-    handler = failing.on_failure("shop.total", [failing.error["message"]]).set(name="h")
+    handler = failing.on_failure("kitchen.total", [failing.error["message"]]).set(name="h")
     compiled = compile_spec(read_spec(dag.returns(handler.result).spec()))
-    result = Interpreter(lambda name, args, kwargs: fail() if name == "shop.fail" else args).result(compiled)
+    result = Interpreter(lambda name, args, kwargs: fail() if name == "kitchen.fail" else args).result(compiled)
     assert result == [["no"]]
 
 
 def test_chains_groups_and_chords_take_signatures_nodes_and_forms() -> None:
     dag = DAG()
     first = dag.add(double, 1)
-    group = dag.group(first, double.s(2), {"task": "shop.double", "args": [3]})
+    group = dag.group(first, double.s(2), {"task": "kitchen.double", "args": [3]})
     dag.chain(group, total.s(), double.s(5)).set(name="sum")
     dag.chord([double.s(first.result), double.s(10)], total.s()).set(name="other")
     assert run(dag) == {"sum": 60, "other": 24}
@@ -111,7 +111,7 @@ def test_a_map_takes_a_canvas_or_a_dag_for_each_item_and_the_item_may_stand_anyw
     inner.add(double, dag.item).set(name="twice")
     dag.map(inner, [1, 2]).set(name="dags")
     dag.map(chain(double.s(), double.s()), [1, 2]).set(name="chains")
-    dag.map("shop.double", [5], 1, factor=dag.item).set(name="swapped")
+    dag.map("kitchen.double", [5], 1, factor=dag.item).set(name="swapped")
     assert run(dag) == {"dags": [{"twice": 2}, {"twice": 4}], "chains": [4, 8], "swapped": [5]}
 
 
