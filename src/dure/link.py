@@ -19,8 +19,9 @@ Item_co = TypeVar("Item_co", covariant=True)
 class Feed(Protocol[Item_co]):
     """Messages in, for one reader, as what they hold. What is not acknowledged is given again."""
 
-    async def batch(self, limit: int) -> Sequence[Item_co]:
-        """Wait for the next ones: what is there, at least one. Raises LinkDown when the broker goes."""
+    async def batch(self, limit: int, within: float | None = None) -> Sequence[Item_co]:
+        """Wait for the next ones: what is there, at least one, or none `within` seconds. Raises LinkDown when the
+        broker goes."""
         ...
 
     async def ack(self) -> None:

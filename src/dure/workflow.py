@@ -158,6 +158,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return cls(
             job_id=job.id,
             state=job.state,
+            is_kept=is_kept(job.result, job.result_repr),
             result=job.result,
             error=job.error,
             reason=job.reason,
@@ -165,6 +166,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
             args=job.args,
             kwargs=job.kwargs,
         )
+
+
+def is_kept(result: Any, result_repr: str | None) -> bool:
+    """Whether this is all of the result. A stock worker's event tells the repr of a value; None is the one that this
+    says all of."""
+    return result is not None or result_repr in (None, "None")
 
 
 class NoSuchPart(DureError):

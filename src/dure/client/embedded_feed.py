@@ -51,7 +51,8 @@ class EmbeddedFeed(Generic[Item]):
         self._ear = thread.store.fileno()
         asyncio.get_running_loop().add_reader(self._ear, self._woken)
 
-    async def batch(self, limit: int) -> Sequence[Item]:
+    async def batch(self, limit: int, within: float | None = None) -> Sequence[Item]:
+        left = _LOOK_SECONDS if within is None else within
         while True:
             self._wake.clear()
             claimed = await self._thread.call(
@@ -60,10 +61,11 @@ class EmbeddedFeed(Generic[Item]):
             if claimed:
                 break
             try:
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(left):
                     await self._wake.wait()
             except TimeoutError:
-                continue
+                if within is not None:
+                    return []
         if self._acknowledges:
             self._given += [delivery.tag for delivery in claimed]
         return [self._read(delivery) for delivery in claimed]

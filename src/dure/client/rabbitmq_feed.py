@@ -50,8 +50,12 @@ class RabbitFeed(Generic[Item]):
     def _end(self, _: object) -> None:
         self._arrived.put_nowait(None)
 
-    async def batch(self, limit: int) -> Sequence[Item]:
-        delivered = [await self._arrived.get()]
+    async def batch(self, limit: int, within: float | None = None) -> Sequence[Item]:
+        try:
+            async with asyncio.timeout(within):
+                delivered = [await self._arrived.get()]
+        except TimeoutError:
+            return []
         while len(delivered) < limit and not self._arrived.empty():
             delivered.append(self._arrived.get_nowait())
         items = []

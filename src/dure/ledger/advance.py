@@ -11,19 +11,21 @@ What the caller gets are jobs to publish after the commit. Should it die before,
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dure.job import Job, State
 from dure.ledger import nodes, rows, writes
-from dure.ledger.beginning import Begun, Items, Waiting, begun, hindered, weigh
+from dure.ledger.beginning import Begun, Items, Waiting, begun, closed, hindered, weigh
+from dure.ledger.bulk import among_listed, listed
 from dure.ledger.expansion import Plot, bounded, made, of_items, of_result
 from dure.ledger.tables import jobs, workflows
-from dure.workflow import Flow, NewNode, Workflow
+from dure.workflow import Edge, Flow, NewNode, Outcome, Workflow
 
 _QUEUE = "celery"  # Celery's own default, where neither the task nor the workflow names one
 
@@ -32,9 +34,13 @@ async def lock(connection: AsyncConnection, workflow_ids: Collection[str]) -> di
     """Lock these workflows, before any of their jobs; whoever ends or begins a node does this first."""
     if not workflow_ids:
         return {}
-    wanted = workflows.c.id.in_(sorted(workflow_ids))
-    found = await connection.execute(select(workflows).where(wanted).order_by(workflows.c.id).with_for_update())
+    found = await connection.execute(_lock(connection.dialect.name), listed(workflow_ids))
     return {row["id"]: rows.read_workflow(row) for row in found.mappings()}
+
+
+@cache
+def _lock(dialect: str) -> Select[Any]:
+    return select(workflows).where(among_listed(dialect, workflows.c.id)).order_by(workflows.c.id).with_for_update()
 
 
 async def lock_of(connection: AsyncConnection, job_id: str) -> Workflow | None:
@@ -115,7 +121,8 @@ class _Advance:
 
     async def _tell(self, ended: Mapping[str, Job], ready: Collection[str]) -> list[_Change]:
         """Tell those that need these; what becomes of them and of the ready ones."""
-        weighed = weigh(await nodes.dependants(self._connection, ended), ended)
+        told = await nodes.dependants(self._connection, ended)
+        weighed = weigh(told, ended)
         await nodes.lower_unmet(self._connection, {key: left for key, left in weighed.left.items() if left})
         found = await nodes.waiting(self._connection, weighed.touched.union(ready), weighed.left)
         stopped = [
@@ -123,22 +130,29 @@ class _Advance:
             for node in found
             if (edge := weighed.hindered.get(node.job.id)) is not None
         ]
-        return stopped + await self._begin([n for n in found if n.is_ready and n.job.id not in weighed.hindered])
+        begins = [node for node in found if node.is_ready and node.job.id not in weighed.hindered]
+        return stopped + await self._begin(begins, [each.edge for each in told], ended)
 
-    async def _begin(self, ready: Sequence[Waiting]) -> list[_Change]:
-        names = {node.job.id: node.names for node in ready if node.refers}
-        needs = await nodes.needs_of(self._connection, names)
+    async def _begin(self, ready: Sequence[Waiting], told: Iterable[Edge], ended: Mapping[str, Job]) -> list[_Change]:
+        """`told` and `ended` are what is known without asking: mostly a node's last need is its only one."""
+        needs: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for edge in told:
+            needs[edge.job_id][edge.name] = edge.needs
+        unknown = [node.job.id for node in ready if node.lacks(needs[node.job.id])]
+        needs.update(await nodes.needs_of(self._connection, unknown))
         referred = {
-            job_id: {name: need for name, need in its.items() if name in names[job_id]} for job_id, its in needs.items()
+            node.job.id: {name: need for name, need in needs[node.job.id].items() if name in node.names}
+            for node in ready
         }
         wanted = {need for its in referred.values() for need in its.values()}
-        outcomes = await nodes.outcomes(self._connection, wanted)
+        outcomes = {job_id: Outcome.of(ended[job_id]) for job_id in wanted.intersection(ended)}
+        outcomes |= await nodes.outcomes(self._connection, wanted.difference(ended))
         changes = []
         for node in ready:
-            its = referred.get(node.job.id, {})
+            its = referred[node.job.id]
             change = begun(node, {name: outcomes[need] for name, need in its.items()}, self._now, self._lease)
             if isinstance(change, Items):
-                changes.append(_Change(change.begun, of_items(change, needs.get(node.job.id, {}))))
+                changes.append(_Change(change.begun, of_items(change, needs[node.job.id])))
             else:
                 changes.append(_Change(change))
         return changes
@@ -162,18 +176,14 @@ class _Advance:
         return failed, [node.job.id for node in inserted if _may_begin(node)]
 
     async def _count(self) -> None:
-        """Lower what is open of each workflow, and end those that have nothing open."""
+        """Write what is open of each workflow, and end those that have nothing open."""
         changed = {key: by for key, by in self._opened.items() if by}
         if not changed:
             return
-        before = await nodes.counts(self._connection, changed)
-        after = {key: count.opened(changed[key], self._now) for key, count in before.items()}
-        over = [key for key, count in after.items() if count.is_over]
-        reasons = await nodes.failures(self._connection, over)
-        await nodes.write_counts(
-            self._connection,
-            {key: count.ended(reasons.get(key), self._now) if count.is_over else count for key, count in after.items()},
-        )
+        done = await nodes.open_more(self._connection, changed, self._now)
+        over = [workflow for workflow in done if not workflow.state.final]  # at its deadline one ended before
+        reasons = await nodes.failures(self._connection, [workflow.id for workflow in over])
+        await nodes.end(self._connection, [closed(each, reasons.get(each.id), self._now) for each in over])
 
 
 def _may_begin(node: NewNode) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -39,10 +39,9 @@ class Waiting(Struct, frozen=True, kw_only=True):
         templates = (self.plan.args, self.plan.kwargs)
         return {reference.name for template in templates for reference in references(template)}
 
-    @property
-    def refers(self) -> bool:
-        """Whether its needs are to be known by name; the body of a map may refer to them, too."""
-        return self.plan.args is not None or self.plan.kwargs is not None or self.plan.kind is Kind.MAP
+    def lacks(self, known: Collection[str]) -> bool:
+        """Whether it refers to needs by other names than these; so may the body of a map."""
+        return self.plan.kind is Kind.MAP or not self.names.issubset(known)
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -179,26 +178,12 @@ def _kind_of(value: Any) -> str:
     return names.get(type(value), "an object")
 
 
-class Count(Struct, frozen=True, kw_only=True):
-    """How many nodes of a workflow are open, and what that makes of it."""
-
-    workflow: Workflow
-    open: int
-
-    def opened(self, by: int, now: float) -> Count:
-        return Count(workflow=structs.replace(self.workflow, changed_at=now), open=self.open + by)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it ends now: one whose time was over before has ended already."""
-        return self.open == 0 and not self.workflow.state.final
-
-    def ended(self, failure: str | None, now: float) -> Count:
-        """`failure` is the reason of the node that failed first, if one has."""
-        if failure is None:
-            state, reason = State.SUCCESS, None
-        elif self.workflow.cancel_requested_at is not None:
-            state, reason = State.REVOKED, Reason.REVOKED.value
-        else:
-            state, reason = State.FAILURE, failure
-        return Count(workflow=structs.replace(self.workflow, state=state, reason=reason, finished_at=now), open=0)
+def closed(workflow: Workflow, failure: str | None, now: float) -> Workflow:
+    """With nothing open any more; `failure` is the reason of the node that failed first, if one has."""
+    if failure is None:
+        state, reason = State.SUCCESS, None
+    elif workflow.cancel_requested_at is not None:
+        state, reason = State.REVOKED, Reason.REVOKED.value
+    else:
+        state, reason = State.FAILURE, failure
+    return structs.replace(workflow, state=state, reason=reason, finished_at=now)

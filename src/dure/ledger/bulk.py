@@ -16,6 +16,8 @@ from sqlalchemy import (
     Cast,
     ColumnElement,
     Insert,
+    RowMapping,
+    Select,
     Table,
     TableValuedAlias,
     Text,
@@ -30,20 +32,34 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 Row = dict[str, Any]
 
 _TOLD = "told"  # the parameter that holds the rows
+_LISTED = "listed"  # the one that holds the values to look among
 
 
 def among(connection: AsyncConnection, wanted: ColumnElement[Any], values: Collection[str]) -> ColumnElement[bool]:
     """`IN`, with one parameter however many values there are: a database takes only so many."""
-    listed = literal(_json(list(values)), Text())
-    if _is_postgresql(connection):
-        elements = func.json_array_elements_text(cast(listed, JSON())).table_valued("value")
+    return wanted.in_(_elements(connection.dialect.name, literal(_json(list(values)), Text())))
+
+
+def among_listed(dialect: str, wanted: ColumnElement[Any]) -> ColumnElement[bool]:
+    """`among` the values of `listed`, for a statement that is made once: to make one takes as long as to run it."""
+    return wanted.in_(_elements(dialect, bindparam(_LISTED, type_=Text())))
+
+
+def listed(values: Collection[str]) -> Row:
+    return {_LISTED: _json(list(values))}
+
+
+def _elements(dialect: str, values: ColumnElement[str]) -> Select[Any]:
+    if dialect == "postgresql":
+        elements = func.json_array_elements_text(cast(values, JSON())).table_valued("value")
     else:
-        elements = func.json_each(listed).table_valued("value")
-    return wanted.in_(select(elements.c.value))
+        elements = func.json_each(values).table_valued("value")
+    return select(elements.c.value)
 
 
 async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> None:
@@ -69,6 +85,22 @@ async def update_rows(connection: AsyncConnection, table: Table, rows: Sequence[
         )
 
 
+async def add_to_rows(
+    connection: AsyncConnection, table: Table, what: str, rows: Sequence[Row]
+) -> Sequence[RowMapping]:
+    """As `update_rows`, where the column `what` grows by what is told of it; returns the rows as they are then."""
+    if not rows:
+        return []
+    names = tuple(rows[0])
+    if _is_postgresql(connection):
+        return list((await connection.execute(_add(table, what, names), {_TOLD: _json(rows)})).mappings())
+    one = _add_one(table, what, names)
+    changed: list[RowMapping] = []
+    for row in rows:
+        changed += (await connection.execute(one, {f"new_{name}": row[name] for name in names})).mappings()
+    return changed
+
+
 @cache
 def _insert(table: Table, names: tuple[str, ...]) -> Insert:
     told = _recordset(table, names)
@@ -85,6 +117,21 @@ def _update(table: Table, names: tuple[str, ...]) -> Update:
 def _update_one(table: Table, names: tuple[str, ...]) -> Update:
     values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names if name != "id"}
     return update(table).where(table.c.id == bindparam("new_id")).values(values)
+
+
+@cache
+def _add(table: Table, what: str, names: tuple[str, ...]) -> ReturningUpdate[Any]:
+    told = _recordset(table, names)
+    values: dict[str, Any] = {name: told.c[name] for name in names if name != "id"}
+    values[what] = table.c[what] + told.c[what]
+    return update(table).where(table.c.id == told.c.id).values(values).returning(*table.c)
+
+
+@cache
+def _add_one(table: Table, what: str, names: tuple[str, ...]) -> ReturningUpdate[Any]:
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names if name != "id"}
+    values[what] = table.c[what] + bindparam(f"new_{what}")
+    return update(table).where(table.c.id == bindparam("new_id")).values(values).returning(*table.c)
 
 
 def _recordset(table: Table, names: tuple[str, ...]) -> TableValuedAlias:

@@ -25,9 +25,10 @@ _ALIVE = {"keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3,
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """`write` and `read` share their connections on PostgreSQL."""
+    """`write` and `read` share their connections on PostgreSQL; `one` is for a write of one statement."""
 
     write: AsyncEngine
+    one: AsyncEngine
     read: AsyncEngine
 
     async def dispose(self) -> None:
@@ -47,16 +48,17 @@ def _postgresql(url: str, pool_size: int) -> Engines:
         pool_timeout=10,
         connect_args={"connect_timeout": 5, "application_name": "dure", **_ALIVE},
     )
-    # Each question is one statement. In a transaction it would take three, and psycopg forgets what it has prepared
-    # whenever one is rolled back.
-    return Engines(engine, engine.execution_options(isolation_level="AUTOCOMMIT"))
+    # In a transaction one statement would take three, and psycopg forgets what it has prepared whenever one is rolled
+    # back.
+    single = engine.execution_options(isolation_level="AUTOCOMMIT")
+    return Engines(engine, single, single)
 
 
 def _sqlite(path: Path) -> Engines:
     write = _sqlite_engine(path, pool_size=1)
     read = _sqlite_engine(path, pool_size=4)
     event.listen(write.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    return Engines(write, read)
+    return Engines(write, write, read)
 
 
 def _sqlite_engine(path: Path, pool_size: int) -> AsyncEngine:

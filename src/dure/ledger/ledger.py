@@ -158,7 +158,7 @@ class Ledger:
 
     @_whole
     async def mark_queued(self, ids: Sequence[str], at: float) -> None:
-        async with self._writing() as connection:
+        async with self._writing_once() as connection:
             await writes.mark_queued(connection, ids, at)
 
     @_whole
@@ -362,6 +362,12 @@ class Ledger:
     async def _ask(self, ask: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
         async with _translated(), self._engines.read.connect() as connection:
             return await ask(connection)
+
+    @asynccontextmanager
+    async def _writing_once(self) -> AsyncIterator[AsyncConnection]:
+        """For one statement."""
+        async with _translated(), self._engines.one.begin() as connection:
+            yield connection
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:

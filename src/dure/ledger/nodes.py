@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Select, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from dure.job import Reason, State
 from dure.ledger import rows
-from dure.ledger.beginning import Begun, Count, Told, Waiting
-from dure.ledger.bulk import among, update_rows
+from dure.ledger.beginning import Begun, Told, Waiting
+from dure.ledger.bulk import add_to_rows, among, among_listed, listed, update_rows
 from dure.ledger.tables import edges, jobs, tasks, workflows
 from dure.workflow import Outcome, Plan, Workflow
 
@@ -22,23 +24,32 @@ async def mark_passed_on(connection: AsyncConnection, ids: Collection[str], at: 
     """Those of these nodes whose end was not passed on before."""
     if not ids:
         return {}
-    new = (among(connection, jobs.c.id, ids), jobs.c.passed_on_at.is_(None))
-    marked = update(jobs).where(*new).values(passed_on_at=at).returning(jobs.c.id, jobs.c.plan)
-    return {row["id"]: rows.read_plan(row) for row in (await connection.execute(marked)).mappings()}
+    found = await connection.execute(_mark_passed_on(connection.dialect.name), listed(ids) | {"at": at})
+    return {row["id"]: rows.read_plan(row) for row in found.mappings()}
+
+
+@cache
+def _mark_passed_on(dialect: str) -> ReturningUpdate[Any]:
+    new = (among_listed(dialect, jobs.c.id), jobs.c.passed_on_at.is_(None))
+    return update(jobs).where(*new).values(passed_on_at=bindparam("at")).returning(jobs.c.id, jobs.c.plan)
 
 
 async def dependants(connection: AsyncConnection, needs: Collection[str]) -> list[Told]:
     """The edges of these needs to nodes that still wait."""
     if not needs:
         return []
-    query = (
+    found = (await connection.execute(_dependants(connection.dialect.name), listed(needs))).mappings()
+    return [Told(edge=rows.read_edge(row), unmet=row["unmet"], task=row["task"]) for row in found]
+
+
+@cache
+def _dependants(dialect: str) -> Select[Any]:
+    return (
         select(edges, jobs.c.unmet, jobs.c.task)
         .join(jobs, jobs.c.id == edges.c.job_id)
-        .where(among(connection, edges.c.needs, needs), jobs.c.state == State.WAITING.value)
+        .where(among_listed(dialect, edges.c.needs), jobs.c.state == State.WAITING.value)
         .order_by(edges.c.job_id, edges.c.name)
     )
-    found = (await connection.execute(query)).mappings()
-    return [Told(edge=rows.read_edge(row), unmet=row["unmet"], task=row["task"]) for row in found]
 
 
 async def lower_unmet(connection: AsyncConnection, left: Mapping[str, int]) -> None:
@@ -50,12 +61,17 @@ async def waiting(connection: AsyncConnection, ids: Collection[str], left: Mappi
     """`left` is what is unmet of them, where that is not written."""
     if not ids:
         return []
-    wanted = (among(connection, jobs.c.id, ids), jobs.c.state == State.WAITING.value)
-    found = (await connection.execute(select(jobs).where(*wanted).order_by(jobs.c.seq))).mappings()
+    found = (await connection.execute(_waiting(connection.dialect.name), listed(ids))).mappings()
     return [
         Waiting(job=rows.read_job(row), plan=rows.read_plan(row), unmet=left.get(row["id"], row["unmet"] or 0))
         for row in found
     ]
+
+
+@cache
+def _waiting(dialect: str) -> Select[Any]:
+    wanted = (among_listed(dialect, jobs.c.id), jobs.c.state == State.WAITING.value)
+    return select(jobs).where(*wanted).order_by(jobs.c.seq)
 
 
 async def keep_signal(connection: AsyncConnection, job_id: str, payload: Any, at: float) -> bool:
@@ -117,16 +133,16 @@ async def replace(connection: AsyncConnection, by: Mapping[str, str]) -> None:
     await connection.execute(update(edges).where(among(connection, edges.c.needs, by)).values(needs=other))
 
 
-async def counts(connection: AsyncConnection, workflow_ids: Collection[str]) -> dict[str, Count]:
-    query = select(workflows).where(among(connection, workflows.c.id, workflow_ids))
-    found = (await connection.execute(query)).mappings()
-    return {row["id"]: Count(workflow=rows.read_workflow(row), open=row["open"]) for row in found}
+async def open_more(connection: AsyncConnection, by: Mapping[str, int], at: float) -> list[Workflow]:
+    """Add to what is open of each, or take from it; returns those that have nothing open any more."""
+    opened = [{"id": workflow_id, "open": more, "changed_at": at} for workflow_id, more in by.items()]
+    found = await add_to_rows(connection, workflows, "open", opened)
+    return [rows.read_workflow(row) for row in found if row["open"] == 0]
 
 
-async def write_counts(connection: AsyncConnection, after: Mapping[str, Count]) -> None:
-    names = ("id", "state", "reason", "finished_at", "changed_at")
-    changed = [{name: getattr(c.workflow, name) for name in names} | {"open": c.open} for c in after.values()]
-    await update_rows(connection, workflows, changed)
+async def end(connection: AsyncConnection, ended: Sequence[Workflow]) -> None:
+    names = ("id", "state", "reason", "finished_at")
+    await update_rows(connection, workflows, [{name: getattr(each, name) for name in names} for each in ended])
 
 
 async def failures(connection: AsyncConnection, workflow_ids: Collection[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ batch that the ledger refuses for what is in it is folded event by event, so tha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -18,7 +19,7 @@ from dure.event import JobEvent
 from dure.job import State
 from dure.ledger.ledger import Ledger
 from dure.ledger.results import NoResults, ResultReader
-from dure.link import Link
+from dure.link import EventFeed, Link
 from dure.service import Loop
 from dure.wire import Announcement, Heartbeat, WireEvent, read_events
 
@@ -26,6 +27,7 @@ log = structlog.get_logger("dure")
 
 PATTERNS = ("task.#", "worker.#")
 _BATCH = 1000
+_LINGER_SECONDS = 0.005  # so that a short job's beginning is recorded with its end, in one transaction
 
 EVENTS = Counter("dure_events_recorded_total", "Events folded into the ledger.")
 REFUSED = Counter("dure_events_refused_total", "Events that the ledger could not take.")
@@ -47,8 +49,7 @@ class Recorder(Loop):
         try:
             self.alive()
             while True:
-                bodies = await feed.batch(_BATCH)
-                await self.record([event for body in bodies for event in read_events(body)])
+                await self.record(await _batch(feed))
                 await feed.ack()
                 self.alive()
         finally:
@@ -88,6 +89,23 @@ class Recorder(Loop):
             else event
             for event in events
         ]
+
+
+async def _batch(feed: EventFeed) -> list[WireEvent]:
+    events = _read(await feed.batch(_BATCH))
+    until = time.monotonic() + _LINGER_SECONDS
+    while len(events) < _BATCH and not any(map(_is_urgent, events)) and (left := until - time.monotonic()) > 0:
+        events += _read(await feed.batch(_BATCH, within=left))
+    return events
+
+
+def _read(bodies: Sequence[bytes]) -> list[WireEvent]:
+    return [event for body in bodies for event in read_events(body)]
+
+
+def _is_urgent(event: WireEvent) -> bool:
+    """Somebody may wait for the end of a job."""
+    return isinstance(event, JobEvent) and event.state.final
 
 
 def _short(exc: Exception) -> str:

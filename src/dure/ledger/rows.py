@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping
 from dure.job import Job, JobError, State
 from dure.node import Node
 from dure.task import Task
-from dure.workflow import Edge, NewNode, On, Outcome, Plan, Workflow
+from dure.workflow import Edge, NewNode, On, Outcome, Plan, Workflow, is_kept
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
@@ -145,12 +145,10 @@ def read_plan(row: RowMapping) -> Plan:
 def read_outcome(row: RowMapping) -> Outcome:
     fields = {name: None if row[name] is None else _decode(row[name]) for name in ("args", "kwargs", "result")}
     error = None if row["error"] is None else _decode(row["error"], type=JobError)
-    # A stock worker's event tells the repr of a value; None is the one that this says all of.
-    is_kept = row["result"] is not None or row["result_repr"] in (None, "None")
     return Outcome(
         job_id=row["id"],
         state=State(row["state"]),
-        is_kept=is_kept,
+        is_kept=is_kept(fields["result"], row["result_repr"]),
         reason=row["reason"],
         task=row["task"],
         error=error,

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import structs
-from sqlalchemy import Boolean, ColumnElement, Update, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    Double,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import TableClause
@@ -15,7 +30,7 @@ from dure.errors import JobEnded
 from dure.event import JobEvent, fold, unknown
 from dure.job import Job, JobError, Reason, State
 from dure.ledger import rows
-from dure.ledger.bulk import insert_rows
+from dure.ledger.bulk import among_listed, insert_rows, listed
 from dure.ledger.tables import edges, job_tags, jobs, queues, tasks, workers, workflows
 from dure.node import Node
 from dure.task import Task
@@ -66,10 +81,16 @@ async def insert_queues(connection: AsyncConnection, names: Iterable[str]) -> No
 
 async def mark_queued(connection: AsyncConnection, ids: Sequence[str], at: float) -> None:
     """The broker has confirmed these messages. Of what a worker has spoken of already that is known."""
+    await connection.execute(_mark_queued(connection.dialect.name), listed(ids) | {"at": at})
+
+
+@cache
+def _mark_queued(dialect: str) -> Update:
+    at: BindParameter[float] = bindparam("at", type_=Double())
     waiting = jobs.c.state.in_([State.ACCEPTED.value, State.SCHEDULED.value])
-    await connection.execute(
+    return (
         update(jobs)
-        .where(in_order(jobs.c.id.in_(ids), jobs.c.due_at.is_not(None)))
+        .where(in_order(among_listed(dialect, jobs.c.id), jobs.c.due_at.is_not(None)))
         .values(
             queued_at=case((jobs.c.queued_at < at, jobs.c.queued_at), else_=at),
             # A cancelled job's due time is that of its cancellation.
@@ -194,8 +215,13 @@ _FOLD = _fold_statement()
 
 
 async def _locked(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Job]:
-    found = await connection.execute(select(jobs).where(jobs.c.id.in_(list(ids))).order_by(jobs.c.id).with_for_update())
+    found = await connection.execute(_lock(connection.dialect.name), listed(list(ids)))
     return {row["id"]: rows.read_job(row) for row in found.mappings()}
+
+
+@cache
+def _lock(dialect: str) -> Select[Any]:
+    return select(jobs).where(among_listed(dialect, jobs.c.id)).order_by(jobs.c.id).with_for_update()
 
 
 async def upsert_tasks(connection: AsyncConnection, announced: Sequence[Task]) -> None:
