@@ -43,12 +43,16 @@ def _lock(dialect: str) -> Select[Any]:
     return select(workflows).where(among_listed(dialect, workflows.c.id)).order_by(workflows.c.id).with_for_update()
 
 
-async def lock_of(connection: AsyncConnection, job_id: str) -> Workflow | None:
-    """Lock the workflow of this job, if it is a node."""
-    its = select(jobs.c.workflow_id).where(jobs.c.id == job_id).scalar_subquery()
-    query = select(workflows).where(workflows.c.id == its).with_for_update()
-    row = (await connection.execute(query)).mappings().first()
-    return None if row is None else rows.read_workflow(row)
+async def lock_of(connection: AsyncConnection, job_ids: Collection[str]) -> None:
+    """Lock the workflows that these jobs are nodes of."""
+    if job_ids:
+        await connection.execute(_lock_of(connection.dialect.name), listed(job_ids))
+
+
+@cache
+def _lock_of(dialect: str) -> Select[Any]:
+    its = select(jobs.c.workflow_id).where(among_listed(dialect, jobs.c.id)).scalar_subquery()
+    return select(workflows.c.id).where(workflows.c.id.in_(its)).order_by(workflows.c.id).with_for_update()
 
 
 async def pass_on(connection: AsyncConnection, ended: Iterable[Job], now: float, *, lease: float) -> list[Job]:

@@ -46,6 +46,7 @@ def _postgresql(url: str, pool_size: int) -> Engines:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
+        pool_use_lifo=True,  # what is prepared on a connection is used again
         connect_args={"connect_timeout": 5, "application_name": "dure", **_ALIVE},
     )
     # In a transaction one statement would take three, and psycopg forgets what it has prepared whenever one is rolled

@@ -123,7 +123,7 @@ class Ledger:
         From `due_at` on the relay may tell the broker.
         """
         async with self._writing() as connection:
-            await advance.lock_of(connection, job_id)
+            await advance.lock_of(connection, [job_id])
             job = await writes.request_cancel(connection, job_id, at, due_at)
             released = await advance.pass_on(connection, [job] if job else [], at, lease=self._lease)
         self._release(released)
@@ -164,7 +164,7 @@ class Ledger:
     @_whole
     async def fail_accepted(self, job_id: str, reason: str, message: str, at: float) -> None:
         async with self._writing() as connection:
-            await advance.lock_of(connection, job_id)
+            await advance.lock_of(connection, [job_id])
             ended = await writes.fail_accepted(connection, job_id, reason, message, at)
             released = await advance.pass_on(connection, ended, at, lease=self._lease)
         self._release(released)
@@ -185,10 +185,23 @@ class Ledger:
     ) -> list[Job]:
         """Fold a batch of what happened, and pass on the ends of nodes; returns the jobs of the batch that changed."""
         now = time.time() if now is None else now
-        its_workflows = await self._make_known(events)
+        while True:
+            try:
+                return await self._record(events, announcements, heartbeats, now)
+            except writes.Strange as exc:
+                async with self._writing() as connection:
+                    await writes.insert_unknown(connection, [event for event in events if event.job_id in exc.ids])
+
+    async def _record(
+        self,
+        events: Sequence[JobEvent],
+        announcements: Sequence[Announcement],
+        heartbeats: Sequence[Heartbeat],
+        now: float,
+    ) -> list[Job]:
         async with self._writing() as connection:
-            await advance.lock(connection, its_workflows)
-            changed = await writes.fold_events(connection, events) if events else []
+            await advance.lock_of(connection, {event.job_id for event in events})
+            changed = await writes.fold_events(connection, events)
             released = await advance.pass_on(connection, changed, now, lease=self._lease)
             await writes.upsert_workers(connection, [told.node for told in announcements], heartbeats)
             await writes.upsert_tasks(connection, [task for told in announcements for task in told.tasks])
@@ -199,15 +212,6 @@ class Ledger:
         self._queues |= noted
         self._release(released)
         return changed
-
-    async def _make_known(self, events: Sequence[JobEvent]) -> set[str]:
-        """Give each job of these events a row; returns the workflows that some are nodes of."""
-        ids = list({event.job_id for event in events})
-        known = await self._ask(lambda connection: reads.workflows_of(connection, ids)) if ids else {}
-        if strange := [event for event in events if event.job_id not in known]:
-            async with self._writing() as connection:
-                await writes.insert_unknown(connection, strange)
-        return {workflow_id for workflow_id in known.values() if workflow_id is not None}
 
     async def _note_queues(self, connection: AsyncConnection, names: Iterable[str]) -> set[str]:
         """Write those not known yet, so that most batches write none; they are known once committed."""
@@ -371,8 +375,14 @@ class Ledger:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        strange = None
         async with _translated(), self._engines.write.begin() as connection:
-            yield connection
+            try:
+                yield connection
+            except writes.Strange as exc:
+                strange = exc  # nothing is written yet; psycopg forgets what it has prepared when a transaction fails
+        if strange is not None:
+            raise strange
 
 
 @asynccontextmanager

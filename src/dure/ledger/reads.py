@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dure.errors import InvalidCursor
 from dure.job import DEAD, Job, State
 from dure.ledger import rows
-from dure.ledger.bulk import among_listed, listed
 from dure.ledger.tables import job_tags, jobs, queues, tasks, workers
 from dure.node import Node, Running
 from dure.task import Task
@@ -67,17 +65,6 @@ class Group(Struct, frozen=True, kw_only=True):
 async def find_job(connection: AsyncConnection, job_id: str) -> Job | None:
     row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).mappings().first()
     return None if row is None else rows.read_job(row)
-
-
-async def workflows_of(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, str | None]:
-    """Of each of these jobs that is known, the workflow that it is a node of."""
-    found = await connection.execute(_workflows_of(connection.dialect.name), listed(ids))
-    return {row.id: row.workflow_id for row in found}
-
-
-@cache
-def _workflows_of(dialect: str) -> Select[Any]:
-    return select(jobs.c.id, jobs.c.workflow_id).where(among_listed(dialect, jobs.c.id))
 
 
 async def find_jobs(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Job]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -185,12 +185,24 @@ async def insert_unknown(connection: AsyncConnection, events: Sequence[JobEvent]
     await connection.execute(upsert(connection, jobs).on_conflict_do_nothing(), blank)
 
 
+class Strange(LookupError):
+    """These jobs have no row."""
+
+    def __init__(self, ids: Collection[str]) -> None:
+        super().__init__(f"{len(ids)} jobs have no row")
+        self.ids = ids
+
+
 async def fold_events(connection: AsyncConnection, events: Sequence[JobEvent]) -> list[Job]:
-    """Fold a batch into its rows, which are there and are locked meanwhile; returns those that changed."""
+    """Fold a batch into its rows, which are locked meanwhile; returns those that changed. Raises Strange."""
+    if not events:
+        return []
     by_job: dict[str, list[JobEvent]] = {}
     for event in events:
         by_job.setdefault(event.job_id, []).append(event)
     known = await _locked(connection, by_job)
+    if strange := by_job.keys() - known.keys():
+        raise Strange(strange)
     changed = []
     for job_id, before in known.items():
         job = before
