@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +54,9 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     from dure.cli.gateway import Gateway
 
     gateway = Gateway(settings, listener)
+    # What is imported stays; no collection of garbage need walk through it, least while a large workflow is read.
+    gc.collect()
+    gc.freeze()
     try:
         gateway.run(sockets=[listener])
     except SystemExit as exc:
