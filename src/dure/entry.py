@@ -39,7 +39,10 @@ class Entry(Struct, frozen=True, kw_only=True, array_like=True):
 
 
 class Told(Struct, frozen=True, kw_only=True):
-    """Entries of one attempt, one after another without a gap; `root_id` is the workflow where the job is a node."""
+    """Entries of one attempt, one after another without a gap; `root_id` is the workflow where the job is a node.
+
+    `is_first` is true where the job is sure to have had no attempt before: a reader need not look for its entries.
+    """
 
     job_id: str
     run: int
@@ -47,6 +50,7 @@ class Told(Struct, frozen=True, kw_only=True):
     task: str | None = None
     root_id: str | None = None
     worker: str | None = None
+    is_first: bool = False
 
     @property
     def first(self) -> Position:
@@ -67,6 +71,7 @@ class _Item(Struct, tag_field="type", tag="dure-entries", kw_only=True, omit_def
     task: str | None = None
     root_id: str | None = None
     hostname: str | None = None
+    first: bool = False
 
     def told(self) -> Told | None:
         first = self.entries[0].n if self.entries else 0
@@ -79,6 +84,7 @@ class _Item(Struct, tag_field="type", tag="dure-entries", kw_only=True, omit_def
             task=self.task,
             root_id=self.root_id,
             worker=self.hostname,
+            is_first=self.first,
         )
 
 
@@ -98,6 +104,7 @@ def entries_message(tolds: Iterable[Told]) -> bytes:
                 task=told.task,
                 root_id=told.root_id,
                 hostname=told.worker,
+                first=told.is_first,
             )
             for told in tolds
         ]

@@ -6,7 +6,7 @@ queue takes it. Publishes of one batch travel together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from dure.dead import DeadLetter
@@ -14,6 +14,8 @@ from dure.node import QueueDepth
 from dure.wire import Message
 
 Item_co = TypeVar("Item_co", covariant=True)
+
+WATCH_LIMIT = 10_000
 
 
 class Feed(Protocol[Item_co]):
@@ -32,6 +34,22 @@ class Feed(Protocol[Item_co]):
 
 
 EventFeed = Feed[bytes]
+
+
+class WatchFeed(Feed[bytes], Protocol):
+    """Reads what the event exchange has under the keys it is bound to at the time, once each however many match.
+
+    It is its reader's own and goes with it, acknowledges nothing, and is bounded: where its reader is slow the oldest
+    messages are dropped. After LinkDown there is nothing left of it.
+    """
+
+    async def bind(self, keys: Collection[str]) -> None:
+        """Return when the broker has them: what is published from here on arrives. Keys are topic patterns."""
+        ...
+
+    async def unbind(self, keys: Collection[str]) -> None:
+        """What is published from here on may still arrive for a while."""
+        ...
 
 
 class Link(Protocol):
@@ -75,6 +93,17 @@ class Link(Protocol):
 
         A durable feed is the recorder's one queue, shared by every reader and kept while none reads; the other kind
         is this reader's own and goes with it.
+        """
+        ...
+
+    async def watch(self, *, limit: int = WATCH_LIMIT) -> WatchFeed:
+        """Read the event exchange by keys that come and go; at most `limit` messages wait for the reader."""
+        ...
+
+    async def tell(self, body: bytes, routing_key: str, cc: Sequence[str] = ()) -> None:
+        """Publish to whoever listens on the event exchange, or to nobody: it is neither stored nor confirmed.
+
+        `cc` are further routing keys; a queue gets one copy. See `watch.in_messages` for how many fit.
         """
         ...
 

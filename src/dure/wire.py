@@ -8,6 +8,9 @@ Three headers are ours; Celery carries headers that it does not know through a r
 - `dure_retries`: how often a failed job is tried again.
 - `dure_attempt`: how many attempts the job had before this message.
 - `dure_deliveries`: how many of these did not end, where the broker does not count; a retry begins anew.
+
+Beside Celery's events there are three of ours on its exchange: `dure-entries`, what a task tells while it runs;
+`dure-told`, events of stock workers once more, for those who watch; and `dure-changed`, that the ledger knows more.
 """
 
 from __future__ import annotations
@@ -16,21 +19,30 @@ import ast
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from dure.entry import Told, read_told
+from dure.entry import entries_message as entries_message  # noqa: PLC0414
+from dure.entry import read_entries as read_entries  # noqa: PLC0414
 from dure.event import JobEvent
 from dure.job import Job, JobError, Reason, State
 from dure.node import Node
 from dure.task import Task
+from dure.watch import watch_keys as watch_keys  # noqa: PLC0414
 
 EVENT_EXCHANGE = "celeryev"
 CONTROL_EXCHANGE = "celery.pidbox"
 REPLY_EXCHANGE = "reply.celery.pidbox"
+
+ENTRIES_KEY = "dure.entries"
+TOLD_KEY = "dure.told"
+CHANGED_KEY = "dure.changed"
+CC_HEADER = "CC"
 
 RETRIES_HEADER = "dure_retries"
 ATTEMPT_HEADER = "dure_attempt"
@@ -69,7 +81,16 @@ class Heartbeat(Struct, frozen=True, kw_only=True):
     processed: int | None = None
 
 
-WireEvent = JobEvent | Announcement | Heartbeat
+class Changed(Struct, frozen=True, kw_only=True, tag_field="type", tag="dure-changed", omit_defaults=True):
+    """The ledger knows more of a job (`uuid`) or of a workflow (`root_id`) than any worker told: ask it."""
+
+    uuid: str | None = None
+    root_id: str | None = None
+    task: str | None = None
+    workflow: dict[str, str] | None = None  # its `id` and `state`, where these changed
+
+
+WireEvent = JobEvent | Announcement | Heartbeat | Told | Changed
 
 
 def task_message(job: Job) -> Message:
@@ -80,7 +101,7 @@ def task_message(job: Job) -> Message:
         "id": job.id,
         "group": job.group_id,
         "retries": 0,
-        "root_id": job.root_id or job.id,
+        "root_id": job.workflow_id or job.root_id or job.id,
         "parent_id": job.parent_id,
         "argsrepr": _shortened(job.args or []),
         "kwargsrepr": _shortened(job.kwargs or {}),
@@ -104,6 +125,17 @@ def task_message(job: Job) -> Message:
         properties["priority"] = job.priority
     body = msgspec.json.encode((job.args or [], job.kwargs or {}, _NO_EMBED))
     return Message("", job.queue or "celery", body, headers, properties)
+
+
+def event_message(body: bytes, routing_key: str, cc: Sequence[str] = ()) -> Message:
+    """A message for those who listen just now, under its own key and the further ones."""
+    return Message(
+        EVENT_EXCHANGE,
+        routing_key,
+        body,
+        {CC_HEADER: list(cc)} if cc else {},
+        {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 1},
+    )
 
 
 def control_message(
@@ -134,12 +166,23 @@ def control_message(
     )
 
 
+def told_again(bodies: Iterable[bytes]) -> bytes:
+    """Messages of stock workers as one of another type, so that nobody else who reads events counts them twice."""
+    events = b",".join(body.strip().removeprefix(b"[").removesuffix(b"]") for body in bodies)
+    return b'{"type":"dure-told","events":[' + events + b"]}"
+
+
 def read_events(body: bytes) -> Iterator[WireEvent]:
     """The events of one message; what Dure does not know, or cannot read, is passed over."""
+    if entries := read_entries(body):
+        yield from entries
+        return
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
         return
+    if isinstance(decoded, dict) and decoded.get("type") == "dure-told":
+        decoded = decoded.get("events")
     for fields in decoded if isinstance(decoded, list) else [decoded]:
         if isinstance(fields, dict):
             try:
@@ -167,6 +210,10 @@ def _read(fields: dict[str, Any]) -> WireEvent | None:
             "processed": fields.get("processed"),
         }
         return msgspec.convert(beat, Heartbeat)
+    if kind == "dure-entries":
+        return read_told(fields)
+    if kind == "dure-changed":
+        return msgspec.convert(fields, Changed)
     return None
 
 

@@ -347,14 +347,14 @@ def main() -> int:
 
 def _delay_events(kind: bytes, seconds: float) -> None:
     """A broker that takes its time to confirm events of this type."""
-    from dure.worker.outbox import Outbox
+    from dure.worker.outbox import Event, Outbox
 
     send = Outbox._send
 
-    def delayed(self: Outbox, routing_key: str, body: bytes) -> None:
-        if kind in body:
+    def delayed(self: Outbox, message: Event) -> None:
+        if kind in message.body:
             time.sleep(seconds)
-        send(self, routing_key, body)
+        send(self, message)
 
     Outbox._send = delayed
 

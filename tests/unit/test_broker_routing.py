@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dure.broker.routing import topic_matches
+from dure.broker.dead import Address, Reason, letter
+from dure.broker.message import Message
+from dure.broker.queues import bind, declare_exchange, declare_queue
+from dure.broker.routing import Topology, topic_matches
+from dure.broker.schema import create_tables
 
 
 @pytest.mark.parametrize(
@@ -48,3 +54,39 @@ def test_matching_agrees_with_a_regular_expression_over_words(binding: list[str]
     pattern = "".join(parts.get(word, word + ";") for word in binding)
     expected = re.fullmatch(pattern, "".join(word + ";" for word in key)) is not None
     assert topic_matches(".".join(binding), ".".join(key)) is expected
+
+
+patterns = st.lists(st.tuples(words, st.integers(0, 3)), max_size=12)
+
+
+@given(patterns, st.lists(keys, min_size=1, max_size=3), st.sampled_from(["topic", "direct", "fanout"]))
+def test_each_queue_that_one_of_a_messages_keys_leads_to_is_reached_once(
+    bound: list[tuple[list[str], int]], several: list[list[str]], kind: str
+) -> None:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    with contextlib.closing(db):
+        create_tables(db)
+        declare_exchange(db, "x", kind, durable=True, auto_delete=False)
+        for name in "abcd":
+            declare_queue(db, name, durable=True, owner=None, auto_delete=False, arguments={}, now=0.0)
+        for pattern, queue in bound:
+            bind(db, queue + 1, "x", [".".join(pattern)])
+        first, *further = (".".join(key) for key in several)
+        message = Message("x", first, b"", {"headers": {"CC": further}})
+        reached = [route.queue for route in Topology(db, 1).reach(message)]
+    matches = {"topic": topic_matches, "direct": str.__eq__, "fanout": lambda *_: True}[kind]
+    wanted = {queue + 1 for pattern, queue in bound for key in (first, *further) if matches(".".join(pattern), key)}
+    assert sorted(reached) == sorted(wanted)
+
+
+@pytest.mark.parametrize("further", [None, "b", {"b": 1}, [1, None]])
+def test_a_header_that_holds_no_keys_changes_nothing(further: object) -> None:
+    assert Message("x", "a", b"", {"headers": {"CC": further}}).routing_keys == ("a",)
+
+
+def test_a_dead_letter_keeps_its_keys_unless_its_queue_gives_it_another() -> None:
+    message = Message("x", "a", b"", {"headers": {"CC": ["b"]}})
+    kept = letter(message, Address("dead", None), "q", Reason.REJECTED, 1.0)
+    assert kept.routing_keys == ("a", "b")
+    assert kept.properties["headers"]["x-death"][0]["routing-keys"] == ["a", "b"]
+    assert letter(message, Address("dead", "c"), "q", Reason.REJECTED, 1.0).routing_keys == ("c",)

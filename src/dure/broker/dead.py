@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from dure.broker.message import Message
+from dure.broker.message import CC, Message
 
 
 class Reason(StrEnum):
@@ -31,7 +31,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a queue's dead letters go; without a routing key they keep their own."""
+    """Where a queue's dead letters go; without a routing key they keep their own, with those in `CC`."""
 
     exchange: str
     routing_key: str | None
@@ -47,7 +47,7 @@ def letter(message: Message, address: Address, queue: str, reason: Reason, now: 
         "queue": queue,
         "time": int(now),
         "exchange": message.exchange,
-        "routing-keys": [message.routing_key],
+        "routing-keys": list(message.routing_keys),
     }
     if expiration not in (None, ""):
         death["original-expiration"] = str(expiration)
@@ -59,7 +59,10 @@ def letter(message: Message, address: Address, queue: str, reason: Reason, now: 
     for each in again[:1]:
         death = {**each, "count": _count(each) + 1}
     headers["x-death"] = [death, *(each for each in known if each not in again)]
-    key = message.routing_key if address.routing_key is None else address.routing_key
+    key = message.routing_key
+    if address.routing_key is not None:
+        key = address.routing_key
+        headers.pop(CC, None)
     return Message(address.exchange, key, message.body, {**properties, "headers": headers})
 
 

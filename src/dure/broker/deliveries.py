@@ -169,8 +169,7 @@ class Moves:
                 continue
             message = Message(exchange, routing_key, body, decode_properties(properties))
             letter = dead.letter(message, route.dead_letters, route.name, reason, self.now)
-            routes = self.topology.route(letter.exchange, letter.routing_key)
-            open_to_it = [each for each in routes if not dead.goes_round(letter, each.name)]
+            open_to_it = [each for each in self.topology.reach(letter) if not dead.goes_round(letter, each.name)]
             if open_to_it:
                 letters.append((row(letter), open_to_it))
         return letters

@@ -11,6 +11,7 @@ from typing import Any
 
 HIGHEST_PRIORITY = 9
 _BYTES = "$base64"
+CC = "CC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,14 @@ class Message:
             return max(0, min(int(self.properties.get("priority") or 0), HIGHEST_PRIORITY))
         except (TypeError, ValueError):
             return 0
+
+    @property
+    def routing_keys(self) -> tuple[str, ...]:
+        """Its own, and those in its header `CC`, which publishes to several at once as on RabbitMQ."""
+        further = (self.properties.get("headers") or {}).get(CC)
+        if not isinstance(further, list | tuple):
+            return (self.routing_key,)
+        return (self.routing_key, *(key for key in further if isinstance(key, str)))
 
     @property
     def time_to_live(self) -> float | None:

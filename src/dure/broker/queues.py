@@ -7,7 +7,7 @@ version, so that every process reads it anew.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dure.broker.deliveries import Moves
@@ -129,18 +129,18 @@ def delete_queue(db: sqlite3.Connection, queue: int) -> int:
     return int(ready)
 
 
-def bind(db: sqlite3.Connection, queue: int, exchange: str, routing_key: str) -> None:
-    if db.execute("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?)", (exchange, routing_key, queue)).rowcount > 0:
+def bind(db: sqlite3.Connection, queue: int, exchange: str, routing_keys: Iterable[str]) -> None:
+    rows = [(exchange, key, queue) for key in routing_keys]
+    if rows and db.executemany("INSERT OR IGNORE INTO bindings VALUES (?, ?, ?)", rows).rowcount > 0:
         changed(db)
 
 
-def unbind(db: sqlite3.Connection, queue: int, exchange: str, routing_key: str) -> None:
-    unbound = db.execute(
-        "DELETE FROM bindings WHERE exchange = ? AND routing_key = ? AND queue = ? RETURNING exchange",
-        (exchange, routing_key, queue),
-    ).fetchall()
-    _delete_deserted(db, unbound)
-    changed(db)
+def unbind(db: sqlite3.Connection, queue: int, exchange: str, routing_keys: Iterable[str]) -> None:
+    rows = [(exchange, key, queue) for key in routing_keys]
+    unbind_one = "DELETE FROM bindings WHERE exchange = ? AND routing_key = ? AND queue = ?"
+    if rows and db.executemany(unbind_one, rows).rowcount > 0:
+        _delete_deserted(db, [(exchange,)])
+        changed(db)
 
 
 def _delete_deserted(db: sqlite3.Connection, exchanges: list[tuple[str]]) -> None:

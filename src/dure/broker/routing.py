@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from dure.broker.dead import Address
+from dure.broker.message import Message
 
 EXCHANGE_TYPES = ("direct", "topic", "fanout")
 _ROUTES_KEPT = 10_000
@@ -53,10 +54,17 @@ class Topology:
         }
         self.by_name = {route.name: route for route in self.by_id.values()}
         self._types: dict[str, str] = dict(db.execute("SELECT name, type FROM exchanges").fetchall())
-        self._bindings: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._bindings: dict[str, _Bindings] = defaultdict(_Bindings)
         for exchange, routing_key, queue in db.execute("SELECT exchange, routing_key, queue FROM bindings"):
-            self._bindings[exchange].append((routing_key, queue))
+            self._bindings[exchange].add(routing_key, queue)
         self._routes: dict[tuple[str, str], tuple[Route, ...]] = {}
+
+    def reach(self, message: Message) -> tuple[Route, ...]:
+        """Every queue that one of its keys leads to, once."""
+        keys = message.routing_keys
+        if len(keys) == 1:
+            return self.route(message.exchange, message.routing_key)
+        return tuple(dict.fromkeys(route for key in keys for route in self.route(message.exchange, key)))
 
     def route(self, exchange: str, routing_key: str) -> tuple[Route, ...]:
         key = (exchange, routing_key)
@@ -72,13 +80,39 @@ class Topology:
         if not exchange:
             queue = self.by_name.get(routing_key)
             return (queue,) if queue else ()
-        kind = self._types.get(exchange)
-        matched = {
-            queue: None
-            for bound, queue in self._bindings.get(exchange, ())
-            if kind == "fanout" or bound == routing_key or (kind == "topic" and topic_matches(bound, routing_key))
-        }
+        bindings = self._bindings.get(exchange)
+        if bindings is None:
+            return ()
+        matched = bindings.matching(self._types.get(exchange), routing_key)
         return tuple(self.by_id[queue] for queue in matched if queue in self.by_id)
+
+
+class _Bindings:
+    """Those of one exchange. Most name one key: what a job that nobody watches costs does not grow with the watched."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, list[int]] = defaultdict(list)
+        self._patterns: list[tuple[str, str, int]] = []  # the words before the first wildcard, and the whole
+
+    def add(self, key: str, queue: int) -> None:
+        self._by_key[key].append(queue)
+        words = key.split(".")
+        wild = next((n for n, word in enumerate(words) if word in ("*", "#")), None)
+        if wild is not None:
+            self._patterns.append((".".join(words[:wild]), key, queue))
+
+    def matching(self, kind: str | None, routing_key: str) -> list[int]:
+        if kind == "fanout":
+            found = [queue for queues in self._by_key.values() for queue in queues]
+        else:
+            found = [*self._by_key.get(routing_key, ())]
+        if kind == "topic":
+            found += [
+                queue
+                for beginning, pattern, queue in self._patterns
+                if routing_key.startswith(beginning) and topic_matches(pattern, routing_key)
+            ]
+        return list(dict.fromkeys(found))
 
 
 def topic_matches(binding: str, routing_key: str) -> bool:

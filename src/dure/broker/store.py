@@ -29,7 +29,9 @@ the transaction is undone, so a publish is either committed or raised.
 **Dead letters.** As RabbitMQ's quorum queues have them (see `dead`). A message given back counts as delivered in vain,
 whether it was rejected, its store was closed or its process died; past `x-delivery-limit` it is a dead letter.
 
-**Limits.** There are no headers exchanges, byte limits or `x-overflow`; queue arguments that are not named in
+**Several keys.** A message goes to all queues that its routing key or those in its header `CC` lead to, to each once.
+
+**Limits.** There are no headers exchanges, byte limits, `BCC` or `x-overflow`; queue arguments that are not named in
 `declare_queue` are ignored. A consumer of a queue that is deleted and made again is no longer woken, only served when
 it looks.
 
@@ -133,13 +135,19 @@ class Store:
             return queues.delete_queue(db, queues.queue_id(db, name))
 
     def bind(self, queue: str, exchange: str, routing_key: str = "") -> None:
+        self.bind_all(queue, exchange, [routing_key])
+
+    def bind_all(self, queue: str, exchange: str, routing_keys: Iterable[str]) -> None:
         if exchange:  # every queue is bound to the default exchange, by its name
             with self._database.write() as db:
-                queues.bind(db, queues.queue_id(db, queue), exchange, routing_key)
+                queues.bind(db, queues.queue_id(db, queue), exchange, routing_keys)
 
     def unbind(self, queue: str, exchange: str, routing_key: str = "") -> None:
+        self.unbind_all(queue, exchange, [routing_key])
+
+    def unbind_all(self, queue: str, exchange: str, routing_keys: Iterable[str]) -> None:
         with self._database.write() as db:
-            queues.unbind(db, queues.queue_id(db, queue), exchange, routing_key)
+            queues.unbind(db, queues.queue_id(db, queue), exchange, routing_keys)
 
     def queues(self) -> list[QueueDepth]:
         return [queues.depth(row) for row in self._database.read(queues.ALL_DEPTHS)]
@@ -170,7 +178,7 @@ class Store:
         if self._reaches_nobody(messages):
             return [0] * len(messages)
         with self._moves() as moves:
-            routed = [(row, moves.topology.route(row[2], row[3])) for row in rows]
+            routed = [(row, moves.topology.reach(m)) for row, m in zip(rows, messages, strict=True)]
             moves.put(routed)
         return [len(routes) for _, routes in routed]
 
@@ -304,7 +312,7 @@ class Store:
     def _reaches_nobody(self, messages: Sequence[Message]) -> bool:
         # Events that nobody listens to are most of what some workers publish; they need not take the write lock.
         topology = self._topology
-        if topology is None or any(topology.route(m.exchange, m.routing_key) for m in messages):
+        if topology is None or any(map(topology.reach, messages)):
             return False
         return bool(self._database.read("SELECT version FROM topology") == [(topology.version,)])
 

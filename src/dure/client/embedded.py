@@ -10,16 +10,16 @@ from uuid import uuid4
 
 from dure.broker.store import Message as StoredMessage
 from dure.broker.store import Store
-from dure.client.embedded_feed import EmbeddedFeed, StoreThread, answer, body, letter
+from dure.client.embedded_feed import EmbeddedFeed, EmbeddedWatchFeed, StoreThread, answer, body, letter
 from dure.client.replies import Replies, question
 from dure.client.revoking import orders, portions
 from dure.dead import DeadLetter
 from dure.errors import LinkDown, Unroutable
-from dure.link import EventFeed
+from dure.link import WATCH_LIMIT, EventFeed, WatchFeed
 from dure.node import QueueDepth
 from dure.settings import Settings
 from dure.url import file_path
-from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message
+from dure.wire import CONTROL_EXCHANGE, EVENT_EXCHANGE, REPLY_EXCHANGE, Message, event_message
 
 Answer = TypeVar("Answer")
 
@@ -52,9 +52,7 @@ class EmbeddedLink:
         await self._call(lambda store: store.depth(self._settings.event_queue))
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[LinkDown | Unroutable | None]:
-        stored = [
-            StoredMessage(m.exchange, m.routing_key, m.body, {**m.properties, "headers": m.headers}) for m in messages
-        ]
+        stored = [_stored(message) for message in messages]
         try:
             reached = await self._call(lambda store: store.publish(stored))
         except LinkDown as exc:
@@ -103,19 +101,25 @@ class EmbeddedLink:
         ]
 
     async def events(self, patterns: Sequence[str], *, durable: bool) -> EventFeed:
-        def bind(store: Store) -> str:
-            store.declare_exchange(EVENT_EXCHANGE, "topic")
-            name = self._settings.event_queue if durable else f"{self._settings.event_queue}.{uuid4().hex}"
-            store.declare_queue(
-                name, durable=durable, exclusive=not durable, arguments={"x-max-length": self._settings.event_limit}
-            )
-            for pattern in patterns:
-                store.bind(name, EVENT_EXCHANGE, pattern)
-            store.consume(name)
-            return name
-
-        thread, name = await self._beside(bind)
+        limit = self._settings.event_limit
+        thread, name = await self._beside(lambda store: self._listen(store, patterns, limit, durable=durable))
         return EmbeddedFeed(thread, name, body, acknowledges=durable)
+
+    async def watch(self, *, limit: int = WATCH_LIMIT) -> WatchFeed:
+        thread, name = await self._beside(lambda store: self._listen(store, (), limit, durable=False))
+        return EmbeddedWatchFeed(thread, name)
+
+    def _listen(self, store: Store, patterns: Sequence[str], limit: int, *, durable: bool) -> str:
+        store.declare_exchange(EVENT_EXCHANGE, "topic")
+        name = self._settings.event_queue if durable else f"{self._settings.event_queue}.{uuid4().hex}"
+        store.declare_queue(name, durable=durable, exclusive=not durable, arguments={"x-max-length": limit})
+        store.bind_all(name, EVENT_EXCHANGE, patterns)
+        store.consume(name)
+        return name
+
+    async def tell(self, body: bytes, routing_key: str, cc: Sequence[str] = ()) -> None:
+        message = _stored(event_message(body, routing_key, cc))
+        await self._call(lambda store: store.publish([message]))
 
     async def dead_letters(self) -> EmbeddedFeed[DeadLetter]:
         def declare(store: Store) -> str:
@@ -187,6 +191,11 @@ class EmbeddedLink:
         except BaseException:
             await thread.close()
             raise
+
+
+def _stored(message: Message) -> StoredMessage:
+    properties = {**message.properties, "headers": message.headers}
+    return StoredMessage(message.exchange, message.routing_key, message.body, properties)
 
 
 async def _gather(feed: EmbeddedFeed[tuple[Mapping[str, Any], bytes]], replies: Replies) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from dure import dead
 from dure.broker.store import Delivery, Store
 from dure.dead import DeadLetter
+from dure.errors import LinkDown, LinkError
+from dure.wire import EVENT_EXCHANGE
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
@@ -85,6 +87,27 @@ class EmbeddedFeed(Generic[Item]):
     def _woken(self) -> None:
         self._thread.store.drain_wakes()
         self._wake.set()
+
+
+class EmbeddedWatchFeed(EmbeddedFeed[bytes]):
+    """Claims from a queue of its own, whose bindings come and go."""
+
+    def __init__(self, thread: StoreThread, queue: str) -> None:
+        super().__init__(thread, queue, body, acknowledges=False)
+
+    async def bind(self, keys: Collection[str]) -> None:
+        await self._ask(lambda store: store.bind_all(self._queue, EVENT_EXCHANGE, keys))
+
+    async def unbind(self, keys: Collection[str]) -> None:
+        await self._ask(lambda store: store.unbind_all(self._queue, EVENT_EXCHANGE, keys))
+
+    async def _ask(self, ask: Callable[[Store], None]) -> None:
+        try:
+            await self._thread.call(ask)
+        except LinkDown:
+            raise
+        except LinkError as exc:  # there is no such queue any more: others took this process for dead
+            raise LinkDown(f"dure://{self._thread.store.path}", str(exc)) from exc
 
 
 def headers(delivery: Delivery) -> Mapping[str, Any]:

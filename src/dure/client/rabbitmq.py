@@ -8,32 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from dure.client.rabbitmq_connection import RabbitConnection, close_channel
-from dure.client.rabbitmq_feed import Item, RabbitFeed, body, letter
+from dure.client.rabbitmq_feed import Item, RabbitFeed, RabbitWatchFeed, body, letter
 from dure.client.rabbitmq_publish import RabbitPublisher
 from dure.client.rabbitmq_queues import RabbitQueues
 from dure.client.replies import question
 from dure.client.revoking import orders, portions
 from dure.dead import DeadLetter
 from dure.errors import LinkDown, QueueRefused, Unroutable
-from dure.link import EventFeed
+from dure.link import WATCH_LIMIT, EventFeed, WatchFeed
 from dure.node import QueueDepth
 from dure.revocation import STREAM, Revocation, encode
 from dure.settings import Settings
-from dure.wire import CONTROL_EXCHANGE, REPLY_EXCHANGE, Message
+from dure.wire import CONTROL_EXCHANGE, REPLY_EXCHANGE, Message, event_message
 
 log = structlog.get_logger("dure")
 
 _CONFIRM_SECONDS = 15
 _SETUP_SECONDS = 10
 _EVENTS_AHEAD = 2000
+_WATCHED_AHEAD = 100  # a message may have a megabyte
 _LETTERS_AHEAD = 100  # whole messages, of any size
 
 
@@ -92,6 +95,15 @@ class RabbitLink:
         queue = await self._queues.bind_events(patterns, durable=durable)
         return await self._feed(queue, body, prefetch=_EVENTS_AHEAD if durable else None)
 
+    async def watch(self, *, limit: int = WATCH_LIMIT) -> WatchFeed:
+        async with self._channel_of_a_feed() as channel:
+            feed = RabbitWatchFeed(self._reading, channel, prefetch=min(_WATCHED_AHEAD, limit))
+            await feed.start(await self._queues.watch_queue(channel, limit))
+        return feed
+
+    async def tell(self, body: bytes, routing_key: str, cc: Sequence[str] = ()) -> None:
+        await self._publisher.whisper(event_message(body, routing_key, cc))
+
     async def dead_letters(self) -> RabbitFeed[DeadLetter]:
         """Raises QueueRefused where the broker lets us make no queue of dead letters."""
         self._queues.forget(self._dead_queue)
@@ -101,16 +113,22 @@ class RabbitLink:
     async def _feed(
         self, queue: str, read: Callable[[DeliveredMessage], Item], *, prefetch: int | None
     ) -> RabbitFeed[Item]:
+        async with self._channel_of_a_feed() as channel:
+            feed = RabbitFeed(self._reading, channel, read, prefetch=prefetch)
+            await feed.start(queue)
+        return feed
+
+    @asynccontextmanager
+    async def _channel_of_a_feed(self) -> AsyncIterator[Channel]:
+        """It is closed where the feed does not begin."""
         channel = await self._reading.channel()
-        feed = RabbitFeed(self._reading, channel, read, prefetch=prefetch)
         try:
             with self._reading.speaking():
                 async with asyncio.timeout(_SETUP_SECONDS):
-                    await feed.start(queue)
+                    yield channel
         except BaseException:
             await close_channel(channel)
             raise
-        return feed
 
     async def revoke(self, ids: Sequence[str], *, terminate: bool) -> None:
         revoked = portions(ids, terminate=terminate, at=time.time())

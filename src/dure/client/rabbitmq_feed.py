@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Generic, TypeVar
 
 from aiormq.abc import DeliveredMessage
@@ -12,8 +13,13 @@ from aiormq.channel import Channel
 from dure import dead
 from dure.client.rabbitmq_connection import RabbitConnection, close_channel
 from dure.dead import DeadLetter
+from dure.errors import LinkDown
+from dure.wire import EVENT_EXCHANGE
 
 Item = TypeVar("Item")
+
+_ANSWER_SECONDS = 10
+_ONE_ANSWER = 100  # keys
 
 
 class RabbitFeed(Generic[Item]):
@@ -75,6 +81,81 @@ class RabbitFeed(Generic[Item]):
 
     async def close(self) -> None:
         await close_channel(self._channel)
+
+
+class RabbitWatchFeed(RabbitFeed[bytes]):
+    """Reads a queue of its own, whose bindings come and go.
+
+    What it has read it acknowledges by itself, some at a time, so that the broker has no more on the way than a slow
+    reader can be given; the rest waits in the queue, which is bounded.
+
+    A binding takes the broker a millisecond or more, and so does its end. Many readers may leave at once; so `unbind`
+    only says what is not wanted, and it goes one key at a time, between the keys that somebody waits for.
+    """
+
+    def __init__(self, connection: RabbitConnection, channel: Channel, *, prefetch: int) -> None:
+        super().__init__(connection, channel, body, prefetch=prefetch)
+        self._most = prefetch
+        self._unsettled = 0
+        self._queue = ""
+        self._wanted: set[str] = set()
+        self._leaving: dict[str, None] = {}
+        self._letting_go: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def start(self, queue: str) -> None:
+        self._queue = queue
+        await super().start(queue)
+
+    async def batch(self, limit: int, within: float | None = None) -> Sequence[bytes]:
+        if self._unsettled * 2 >= self._most:
+            self._unsettled = 0
+            await self.ack()
+        items = await super().batch(limit, within)
+        self._unsettled += len(items)
+        return items
+
+    async def bind(self, keys: Collection[str]) -> None:
+        self._wanted.update(keys)
+        # Whoever asks may be cancelled; aiormq would close the channel, and with it the feed of all others.
+        await asyncio.shield(self._bind(list(keys)))
+
+    async def unbind(self, keys: Collection[str]) -> None:
+        self._wanted.difference_update(keys)
+        self._leaving |= dict.fromkeys(keys)
+        if self._leaving and (self._letting_go is None or self._letting_go.done()):
+            self._letting_go = asyncio.create_task(self._let_go(), name="dure-rabbitmq-unbind")
+
+    async def close(self) -> None:
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+        await super().close()
+
+    async def _bind(self, keys: Sequence[str]) -> None:
+        async with self._asking():
+            keys = [key for key in keys if key in self._wanted]
+            # A broker does what a channel asks in its order, so the answer to the last is that to all.
+            for n, key in enumerate(keys, 1):
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    if n == len(keys) or n % _ONE_ANSWER == 0:
+                        await self._channel.queue_bind(self._queue, EVENT_EXCHANGE, key)
+                    else:
+                        await self._channel.queue_bind(self._queue, EVENT_EXCHANGE, key, nowait=True)
+
+    async def _let_go(self) -> None:
+        with suppress(LinkDown):  # then the queue is gone as well
+            while self._leaving:
+                async with self._asking(), asyncio.timeout(_ANSWER_SECONDS):
+                    key = next(iter(self._leaving))
+                    del self._leaving[key]
+                    if key not in self._wanted:
+                        await self._channel.queue_unbind(self._queue, EVENT_EXCHANGE, key)
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        async with self._one_at_a_time:
+            with self._connection.speaking():
+                yield
 
 
 def body(delivered: DeliveredMessage) -> bytes:

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
@@ -26,9 +27,10 @@ from pamqp.heartbeat import Heartbeat
 
 from dure.client.rabbitmq_connection import RabbitConnection
 from dure.errors import LinkDown, Unroutable
-from dure.wire import Message
+from dure.wire import EVENT_EXCHANGE, Message
 
 Confirmation = asyncio.Future[object]
+Part = Frame | ContentHeader | ContentBody | Heartbeat
 
 _LOOK_SECONDS = 0.2  # whether the broker has blocked us meanwhile
 
@@ -40,6 +42,7 @@ class RabbitPublisher:
         self._connection = connection
         self._timeout = timeout
         self._channel: Channel | None = None
+        self._whispers: Channel | None = None
         self._opening = asyncio.Lock()
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[LinkDown | Unroutable | None]:
@@ -69,6 +72,26 @@ class RabbitPublisher:
             for outcome in await self._confirmed(confirmations, messages, deadline):
                 if outcome is not None:
                     raise outcome
+
+    async def whisper(self, message: Message) -> None:
+        """Publish an event to whoever listens, or to nobody, and wait for no confirmation; raises LinkDown."""
+        self._require_open()
+        with self._connection.speaking():
+            async with asyncio.timeout(self._timeout):
+                channel = await self._open_whispers()
+                await self._room()
+                await channel.write_queue.put(
+                    ChannelFrame.marshall(channel.number, _frames(channel, message, mandatory=False))
+                )
+
+    async def _open_whispers(self) -> Channel:
+        """A channel for what is not confirmed; the broker closes it where the exchange goes."""
+        async with self._opening:
+            if self._whispers is None or not self._connection.owns(self._whispers):
+                channel = await self._connection.channel()
+                await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
+                self._whispers = channel
+            return self._whispers
 
     def _require_open(self) -> None:
         if not self._connection.is_open or self._connection.blocked:
@@ -115,17 +138,10 @@ async def _write(
         await room()
         first = channel.delivery_tag + 1
         numbers = range(first, first + len(messages))
-        frames: list[Frame | ContentHeader | ContentBody | Heartbeat] = []
+        frames: list[Part] = []
         for number, message in zip(numbers, messages, strict=True):
             # aiormq finds a returned message by this id.
-            properties = spec.Basic.Properties(
-                message_id=_message_id(number), headers=message.headers, **message.properties
-            )
-            frames += [
-                spec.Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=mandatory),
-                ContentHeader(properties=properties, body_size=len(message.body)),
-                *channel._split_body(message.body),
-            ]
+            frames += _frames(channel, message, mandatory=mandatory, message_id=_message_id(number))
         written = ChannelFrame.marshall(channel.number, frames)
         confirmations = [_expect(channel, number) for number in numbers]
         try:
@@ -141,6 +157,15 @@ async def _write(
     for number, confirmation in zip(numbers, confirmations, strict=True):
         confirmation.add_done_callback(partial(_forget, channel, number))
     return confirmations
+
+
+def _frames(channel: Channel, message: Message, *, mandatory: bool, **properties: Any) -> list[Part]:
+    told = spec.Basic.Properties(headers=message.headers, **properties, **message.properties)
+    return [
+        spec.Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=mandatory),
+        ContentHeader(properties=told, body_size=len(message.body)),
+        *channel._split_body(message.body),
+    ]
 
 
 def _expect(channel: Channel, number: int) -> Confirmation:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
+from aiormq.channel import Channel
 from aiormq.exceptions import (
     AMQPChannelError,
     AMQPError,
@@ -24,6 +25,7 @@ from dure.wire import EVENT_EXCHANGE
 log = structlog.get_logger("dure")
 
 _ASK_AGAIN_SECONDS = 60
+_WATCH_BYTES = 64 * 1024 * 1024
 
 
 class RabbitQueues:
@@ -140,6 +142,12 @@ class RabbitQueues:
             for pattern in patterns:
                 await channel.queue_bind(name, EVENT_EXCHANGE, routing_key=pattern)
         return name
+
+    async def watch_queue(self, channel: Channel, limit: int) -> str:
+        """A queue that goes with this connection."""
+        await channel.exchange_declare(EVENT_EXCHANGE, exchange_type="topic", durable=True)
+        bound: dict[str, Any] = {"x-max-length": limit, "x-max-length-bytes": _WATCH_BYTES, "x-overflow": "drop-head"}
+        return (await channel.queue_declare("", exclusive=True, auto_delete=True, arguments=bound)).queue or ""
 
     def _event_arguments(self) -> dict[str, Any]:
         """What the worker declares as well: whoever comes first creates the queue."""

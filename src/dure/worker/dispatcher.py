@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from celery.events.dispatcher import EventDispatcher
 from celery.events.event import group_from
 
+from dure.watch import watch_keys
 from dure.worker.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Dispatcher(EventDispatcher):
         if type == "task-received":
             fields |= self._arrival(fields.get("uuid"))
         event = self._prepare_event(type, fields, blind=blind)  # type: ignore[attr-defined]
-        self.outbox.put(type, msgspec.json.encode(event, enc_hook=_printed))
+        self.outbox.put(type, msgspec.json.encode(event, enc_hook=_printed), _keys(fields))
 
     def _arrival(self, uuid: str | None) -> dict[str, Any]:
         """Requests arrive one by one, in the consumer's thread."""
@@ -54,6 +56,12 @@ class Dispatcher(EventDispatcher):
         if arriving is None or arriving.id != uuid:
             return {}
         return {"attempt": arriving.attempt, "queue": arriving.queue} | arriving.membership
+
+
+def _keys(fields: Mapping[str, Any]) -> Sequence[str]:
+    """Where this can be watched, if it is of a job."""
+    job_id, task, root_id = fields.get("uuid"), fields.get("name"), fields.get("root_id")
+    return watch_keys(job_id, task, root_id) if isinstance(job_id, str) else ()
 
 
 def _printed(value: Any) -> str:

@@ -26,17 +26,26 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from amqp.exceptions import MessageNacked
 from kombu import Connection, Exchange, Producer
 from kombu.exceptions import OperationalError
 
+from dure.watch import in_messages
+from dure.wire import CC_HEADER
 from dure.worker import log
 
 Callback = Callable[[], object]
+
+
+class Event(NamedTuple):
+    type: str
+    body: bytes
+    keys: Sequence[str]
+
 
 _BATCH_BYTES = 1_048_576
 _BATCH_EVENTS = 500
@@ -54,9 +63,9 @@ class Outbox:
         self._producer: Producer | None = None
         self._reset()
 
-    def put(self, type: str, event: bytes) -> None:
-        """Send an event, a JSON object, of a type such as `task-started`."""
-        self._append((type, event))
+    def put(self, type: str, event: bytes, keys: Sequence[str] = ()) -> None:
+        """Send an event, a JSON object, of a type such as `task-started`; `keys` are where it can be watched."""
+        self._append(Event(type, event, keys))
 
     def then(self, callback: Callback) -> None:
         """Call back once everything that was put before has been confirmed; from the outbox's thread."""
@@ -71,17 +80,17 @@ class Outbox:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._waiting: deque[tuple[str, bytes] | Callback] = deque()
+        self._waiting: deque[Event | Callback] = deque()
         self._changed = threading.Condition()
         self._busy = False
         self._thread: threading.Thread | None = None
 
-    def _append(self, item: tuple[str, bytes] | Callback) -> None:
+    def _append(self, item: Event | Callback) -> None:
         if self._pid != os.getpid():  # a forked child has neither the thread nor the connection
             self._producer = None
             self._reset()
         with self._changed:
-            if isinstance(item, tuple) and len(self._waiting) >= _BOUND:
+            if isinstance(item, Event) and len(self._waiting) >= _BOUND:
                 log.event_dropped("too many events wait")
                 return
             self._waiting.append(item)
@@ -98,35 +107,35 @@ class Outbox:
                 self._changed.wait_for(lambda: self._waiting)
                 self._busy = True
                 events, callbacks = self._take()
-            for routing_key, body in _messages(events):
-                self._publish(routing_key, body)
+            for message in _messages(events):
+                self._publish(message)
             for callback in callbacks:
                 try:
                     callback()
                 except Exception as exc:
                     log.acknowledgement_failed(exc)
 
-    def _take(self) -> tuple[list[tuple[str, bytes]], list[Callback]]:
-        events: list[tuple[str, bytes]] = []
+    def _take(self) -> tuple[list[Event], list[Callback]]:
+        events: list[Event] = []
         callbacks: list[Callback] = []
         size = 0
         while self._waiting:
             item = self._waiting[0]
-            if isinstance(item, tuple):
-                if events and (len(events) >= _BATCH_EVENTS or size + len(item[1]) > _BATCH_BYTES):
+            if isinstance(item, Event):
+                if events and (len(events) >= _BATCH_EVENTS or size + len(item.body) > _BATCH_BYTES):
                     break
-                size += len(item[1])
+                size += len(item.body)
                 events.append(item)
             else:
                 callbacks.append(item)
             self._waiting.popleft()
         return events, callbacks
 
-    def _publish(self, routing_key: str, body: bytes) -> None:
+    def _publish(self, message: Event) -> None:
         pause = 0.1
         while True:
             try:
-                self._send(routing_key, body)
+                self._send(message)
             except MessageNacked:
                 return log.event_dropped("the broker refused it")
             except Exception as exc:
@@ -140,13 +149,14 @@ class Outbox:
             else:
                 return None
 
-    def _send(self, routing_key: str, body: bytes) -> None:
+    def _send(self, message: Event) -> None:
         if self._producer is None:
             connection = self._connect()
             self._producer = Producer(connection, exchange=self._exchange_on(connection), auto_declare=False)
         self._producer.publish(
-            body,
-            routing_key=routing_key,
+            message.body,
+            routing_key=message.type.replace("-", "."),
+            headers={CC_HEADER: list(message.keys)} if message.keys else None,
             declare=[self._producer.exchange],  # type: ignore[list-item]
             content_type="application/json",
             content_encoding="utf-8",
@@ -166,9 +176,9 @@ class Outbox:
                 producer.connection.collect()
 
 
-def _messages(events: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def _messages(events: Sequence[Event]) -> Iterator[Event]:
     """Task events share one message, as Celery's own buffering does; those of other groups go alone."""
-    tasks = [event for type_, event in events if type_.startswith("task-")]
-    others = [(type_.replace("-", "."), event) for type_, event in events if not type_.startswith("task-")]
-    batch = [("task.multi", b"[" + b",".join(tasks) + b"]")] if tasks else []
-    return batch + others
+    tasks = [(event.body, event.keys) for event in events if event.type.startswith("task-")]
+    for bodies, keys in in_messages(tasks):
+        yield Event("task-multi", b"[" + b",".join(bodies) + b"]", keys)
+    yield from (event for event in events if not event.type.startswith("task-"))

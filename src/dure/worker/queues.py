@@ -36,7 +36,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.common import Broadcast
 
 from dure.settings import Settings
-from dure.wire import EVENT_EXCHANGE
+from dure.wire import ENTRIES_KEY, EVENT_EXCHANGE
 from dure.worker import consumer_timeout, log
 from dure.worker.announce import describe
 
@@ -200,7 +200,7 @@ def _declare_event_queue(connection: Connection, settings: Settings) -> None:
         except PreconditionFailed as refusal:
             log.event_queue_kept(settings.event_queue, str(refusal))
     with _channel(connection) as channel:
-        for key in ("task.#", "worker.#"):
+        for key in ("task.#", "worker.#", ENTRIES_KEY):
             channel.queue_bind(queue=settings.event_queue, exchange=EVENT_EXCHANGE, routing_key=key)
 
 
