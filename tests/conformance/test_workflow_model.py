@@ -82,7 +82,7 @@ def on_a_server(postgres_url: str, migrated_database: str) -> Callable[[], Workf
         def __init__(self) -> None:
             self.url = url
             self.session = psycopg.connect(url, autocommit=True, row_factory=psycopg.rows.dict_row)
-            self.session.execute("TRUNCATE jobs, job_tags, queues, workflows, edges RESTART IDENTITY")
+            self.session.execute("TRUNCATE jobs, job_tags, queues, workflows, edges, feed, feed_marks RESTART IDENTITY")
             super().__init__()
 
         def close(self) -> None:

@@ -316,6 +316,19 @@ class WorkflowMachine(RuleBasedStateMachine):
         self.began |= set(began)
         for row in rows:
             assert (row["passed_on_at"] is not None) == State(row["state"]).final, row["node"]
+        self.check_log(rows, workflow["state"])
+
+    def check_log(self, rows: list[dict[str, Any]], state: str) -> None:
+        """Its last word on each node is how the node is; it has none on one that is as it was submitted."""
+        log = self.rows(f"SELECT * FROM feed WHERE workflow_id = '{self.workflow_id}' ORDER BY seq")
+        last = {entry["job_id"]: _decoded(entry["body"])["state"] for entry in log}
+        assert last.pop(None) == state
+        for row in rows:
+            confirmed = row["state"] == State.QUEUED and row["attempt"] is None  # of which there is no word
+            if row["id"] in last:
+                assert last[row["id"]] == row["state"] or confirmed, row["node"]
+            else:
+                assert row["state"] in (State.WAITING, State.ACCEPTED) or confirmed, row["node"]
 
     def check_node(self, row: dict[str, Any]) -> bool:
         """Whether it is seen begun for the first time."""

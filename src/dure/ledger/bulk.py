@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Cast,
     ColumnElement,
     Insert,
@@ -31,6 +32,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -48,6 +50,13 @@ def among(connection: AsyncConnection, wanted: ColumnElement[Any], values: Colle
 def among_listed(dialect: str, wanted: ColumnElement[Any]) -> ColumnElement[bool]:
     """`among` the values of `listed`, for a statement that is made once: to make one takes as long as to run it."""
     return wanted.in_(_elements(dialect, bindparam(_LISTED, type_=Text())))
+
+
+def among_numbers(
+    connection: AsyncConnection, wanted: ColumnElement[Any], values: Collection[int]
+) -> ColumnElement[bool]:
+    elements = _elements(connection.dialect.name, literal(_json(list(values)), Text())).subquery()
+    return wanted.in_(select(cast(elements.c.value, BigInteger())))
 
 
 def listed(values: Collection[str]) -> Row:
@@ -70,6 +79,17 @@ async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[
         await connection.execute(_insert(table, tuple(rows[0])), {_TOLD: _json(rows)})
     else:
         await connection.execute(insert(table), list(rows))
+
+
+async def put_rows(connection: AsyncConnection, table: Table, key: str, rows: Sequence[Row]) -> None:
+    """As `insert_rows`; a row whose `key` is there already takes the place of the old one."""
+    if not rows:
+        return
+    names = tuple(rows[0])
+    if _is_postgresql(connection):
+        await connection.execute(_put(table, key, names), {_TOLD: _json(rows)})
+    else:
+        await connection.execute(_put_one(table, key, names), list(rows))
 
 
 async def update_rows(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> None:
@@ -105,6 +125,21 @@ async def add_to_rows(
 def _insert(table: Table, names: tuple[str, ...]) -> Insert:
     told = _recordset(table, names)
     return insert(table).from_select(list(names), select(*(told.c[name] for name in names)), include_defaults=False)
+
+
+@cache
+def _put(table: Table, key: str, names: tuple[str, ...]) -> Insert:
+    told = _recordset(table, names)
+    put = postgresql.insert(table).from_select(list(names), select(*(told.c[n] for n in names)), include_defaults=False)
+    new = {name: put.excluded[name] for name in names if name != key}
+    return put.on_conflict_do_update(index_elements=[key], set_=new)
+
+
+@cache
+def _put_one(table: Table, key: str, names: tuple[str, ...]) -> Insert:
+    put = sqlite.insert(table)
+    new = {name: put.excluded[name] for name in names if name != key}
+    return put.on_conflict_do_update(index_elements=[key], set_=new)
 
 
 @cache

@@ -134,7 +134,7 @@ def _value(maker: Job, now: float) -> Job:
         args=[],
         kwargs={},
         origin=maker.origin,
-        root_id=maker.root_id,
+        root_id=maker.workflow_id,
         parent_id=maker.id,
         workflow_id=maker.workflow_id,
         node=maker.node,

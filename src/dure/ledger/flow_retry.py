@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 
 from dure.errors import JobNotEnded, UnknownNode, UnknownWorkflow, WorkflowNotEnded
 from dure.job import FINAL, Job, Reason, State
-from dure.ledger import advance, flows, rows, writes
+from dure.ledger import advance, feed_changes, flows, rows, writes
 from dure.ledger.bulk import among, update_rows
 from dure.ledger.rerun import History, Rerun
 from dure.ledger.tables import edges, jobs, workflows
@@ -154,7 +154,8 @@ async def _replace(
     if never_begun:
         end = {"state": State.REVOKED.value, "reason": Reason.REVOKED.value, "finished_at": at, "changed_at": at}
         gone = update(jobs).where(among(connection, jobs.c.id, never_begun))
-        await connection.execute(gone.values(**end, expires=None, passed_on_at=at))
+        found = await connection.execute(gone.values(**end, expires=None, passed_on_at=at).returning(*jobs.c))
+        feed_changes.of(connection).states(map(rows.read_job, found.mappings()))
 
 
 async def _wait_anew(connection: AsyncConnection, again: Rerun, needs: Mapping[str, Sequence[Edge]]) -> None:
@@ -190,7 +191,10 @@ async def _open_again(connection: AsyncConnection, workflow: Workflow, at: float
     if workflow.state.final:
         deadline = None if workflow.timeout is None else at + workflow.timeout
         values |= {"reason": None, "finished_at": None, "cancel_requested_at": None, "deadline": deadline}
-    await connection.execute(update(workflows).where(workflows.c.id == workflow.id).values(**values))
+    query = update(workflows).where(workflows.c.id == workflow.id).values(**values).returning(*workflows.c)
+    again = rows.read_workflow((await connection.execute(query)).mappings().one())
+    if again.state is not workflow.state:
+        feed_changes.of(connection).workflow(again, at)
 
 
 async def _untold(

@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import and_, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dure.errors import JobEnded, UnknownNode, UnknownWorkflow, WorkflowEnded
 from dure.job import FINAL, Job, Reason, State
-from dure.ledger import advance, flows, rows, writes
+from dure.ledger import advance, feed_changes, flows, rows, writes
 from dure.ledger.tables import jobs, workflows
 from dure.workflow import Kind, Workflow
 
@@ -55,6 +55,9 @@ async def end_overdue(connection: AsyncConnection, now: float, due_at: float) ->
         return []
     end = {"state": State.FAILURE.value, "reason": Reason.TIME_LIMIT.value, "finished_at": now, "changed_at": now}
     await connection.execute(update(workflows).where(workflows.c.id.in_(ids)).values(**end))
+    after: dict[str, Any] = {"state": State.FAILURE, "reason": Reason.TIME_LIMIT, "finished_at": now, "changed_at": now}
+    for workflow_id in ids:
+        feed_changes.of(connection).workflow(structs.replace(locked[workflow_id], **after), now)
     return await _stop(connection, ids, now, due_at)
 
 
@@ -89,13 +92,16 @@ async def _stop(connection: AsyncConnection, ids: Sequence[str], at: float, due_
         )
         .returning(*jobs.c)
     )
-    stopped = list(result.mappings())
+    stopped = sorted(result.mappings(), key=lambda row: row["seq"])
     told: dict[str, list[str]] = defaultdict(list)
     for row in stopped:
         if row["due_at"] is not None:
             told[row["workflow_id"]].append(row["id"])
     # Nothing that waits is left to be begun; the workflows are brought to their end.
-    ended = [job for job in map(rows.read_job, stopped) if job.state.final]
+    found = [rows.read_job(row) for row in stopped]
+    ended = [job for job in found if job.state.final]
+    feed_changes.of(connection).states(ended)
+    feed_changes.of(connection).tell(found)
     if ended:
         await advance.pass_on(connection, ended, at, lease=0.0)
     now = await flows.find_some(connection, ids)

@@ -1,95 +1,68 @@
-"""The ledger: jobs, tasks, workers and queues in SQL, on SQLite or PostgreSQL.
-
-Each call is one transaction. A database that is away, locked or full raises LedgerUnavailable, and nothing of the
-call is kept.
-"""
+"""The ledger: jobs, tasks, workers and queues in SQL, on SQLite or PostgreSQL. Each call is one transaction."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dure.errors import LedgerUnavailable
+from dure.entry import Position, Told
 from dure.event import JobEvent
 from dure.job import Job, State
-from dure.ledger import advance, flow_retry, flow_writes, flows, foreign, keys, reads, silent, writes
-from dure.ledger.engine import connect
+from dure.ledger import (
+    advance,
+    feed,
+    feed_changes,
+    feed_entries,
+    flow_retry,
+    flow_writes,
+    flows,
+    foreign,
+    keys,
+    reads,
+    silent,
+    writes,
+)
+from dure.ledger.database import Database, whole
+from dure.ledger.feed import FeedRow, JobEntries
+from dure.ledger.feed_marks import Limits
 from dure.ledger.flow_writes import Cancelled
 from dure.ledger.flows import WorkflowPage, WorkflowView
 from dure.ledger.keys import Outcome, Request
-from dure.ledger.migrate import migrate
 from dure.ledger.reads import Group, JobFilter, Page
 from dure.node import Node, Running
 from dure.task import Task
 from dure.wire import Announcement, Heartbeat
 from dure.workflow import Workflow
 
-P = ParamSpec("P")
-Answer = TypeVar("Answer")
-
 RELEASE_LEASE = 4.0
 
-
-def _whole(
-    write: Callable[Concatenate[Ledger, P], Coroutine[Any, Any, Answer]],
-) -> Callable[Concatenate[Ledger, P], Coroutine[Any, Any, Answer]]:
-    """Carry a transaction to its end though its caller goes away: cut off in the middle, it would keep its locks."""
-
-    @wraps(write)
-    async def carried(self: Ledger, /, *args: P.args, **kwargs: P.kwargs) -> Answer:
-        return await asyncio.shield(self._begin(write(self, *args, **kwargs)))
-
-    return carried
+_START = Position()
 
 
-class Ledger:
-    """One database. `open` brings it to the present schema; `url` is `sqlite:///…` or `postgresql://…`.
+class Ledger(Database):
+    """One database. `open` brings it to the present schema; `url` is `sqlite:///…` or `postgresql://…`. `kept` is the
+    most that is kept of what one job tells.
 
     A question that has no answer after `timeout` seconds raises LedgerUnavailable; a write goes on until the database
     answers or the connection is lost, also where its caller has gone.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 8, timeout: float = 10.0) -> None:
-        self._engines = connect(url, pool_size)
-        self._timeout = timeout
+    def __init__(self, url: str, *, pool_size: int = 8, timeout: float = 10.0, kept: Limits | None = None) -> None:
+        super().__init__(url, pool_size=pool_size, timeout=timeout)
+        self._kept = kept or Limits()
         self._queues: set[str] = set()
-        self._under_way: set[asyncio.Task[Any]] = set()
         self.on_release: Callable[[Sequence[Job]], None] | None = None
         """Is given the nodes that a transaction has begun, to publish them; who has none leaves them to the relay."""
+        self.on_change: Callable[[Sequence[Job], Sequence[Workflow]], None] | None = None
+        """Is given, after the commit, what no worker tells of: ends and cancellations that the ledger itself has
+        written, the nodes whose workflow's log has more now, and workflows that changed. Each is as the transaction
+        last saw it; of a node that has only told entries only its place, its task and its state are known."""
 
-    async def open(self) -> None:
-        async with _translated():
-            await migrate(self._engines.write)
-
-    async def close(self) -> None:
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=self._timeout)
-        await self._engines.dispose()
-
-    def _begin(self, call: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
-        task = asyncio.create_task(call)
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen, though its caller may have gone
-
-    async def ping(self) -> None:
-        await self._read(lambda connection: connection.execute(text("SELECT 1")))
-
-    @_whole
+    @whole
     async def accept(self, batch: Sequence[tuple[Job, float]]) -> None:
         """Insert new jobs, all or none. Each comes with the time from which the relay may publish it."""
         async with self._writing() as connection:
@@ -97,7 +70,7 @@ class Ledger:
             noted = await self._note_queues(connection, (job.queue for job, _ in batch if job.queue))
         self._queues |= noted
 
-    @_whole
+    @whole
     async def accept_once(self, requests: Sequence[Request], now: float) -> list[Outcome]:
         """Insert the jobs of requests with keys, each request all or none; a key that is held answers its jobs."""
         async with self._writing() as connection:
@@ -110,13 +83,13 @@ class Ledger:
         self._release(released)
         return outcomes
 
-    @_whole
+    @whole
     async def renew_due(self, ids: Sequence[str], until: float) -> None:
         """Keep rows that are being published from becoming due before `until`."""
         async with self._writing() as connection:
             await writes.renew_due(connection, ids, until)
 
-    @_whole
+    @whole
     async def request_cancel(self, job_id: str, at: float, *, due_at: float) -> Job | None:
         """Revoke a job that nobody has begun, ask for the end of one that runs; raises JobEnded.
 
@@ -129,66 +102,72 @@ class Ledger:
         self._release(released)
         return job
 
-    @_whole
+    @whole
     async def mark_revoked(self, ids: Sequence[str]) -> None:
         async with self._writing() as connection:
             await writes.mark_revoked(connection, ids)
 
-    @_whole
+    @whole
     async def mark_checked(self, ids: Sequence[str], at: float) -> None:
         async with self._writing() as connection:
             await silent.mark_checked(connection, ids, at)
 
-    @_whole
+    @whole
     async def publish_again(self, ids: Sequence[str], at: float, *, most: int) -> set[str]:
         """Give these jobs to the relay anew, as far as nobody has begun them; each at most `most` times."""
         async with self._writing() as connection:
             return await silent.publish_again(connection, ids, at, most)
 
-    @_whole
+    @whole
     async def drop_expired_keys(self, now: float, *, limit: int = 10_000) -> int:
         async with self._writing() as connection:
             return await keys.drop_expired(connection, now, limit)
 
-    @_whole
+    @whole
     async def fill_arguments(self, told: Mapping[str, tuple[list[Any], dict[str, Any]]]) -> None:
         """What a dead letter called its task with, for jobs whose arguments nobody knew."""
         async with self._writing() as connection:
             await writes.fill_arguments(connection, told)
 
-    @_whole
+    @whole
     async def mark_queued(self, ids: Sequence[str], at: float) -> None:
         async with self._writing_once() as connection:
             await writes.mark_queued(connection, ids, at)
 
-    @_whole
+    @whole
     async def fail_accepted(self, job_id: str, reason: str, message: str, at: float) -> None:
         async with self._writing() as connection:
             await advance.lock_of(connection, [job_id])
             ended = await writes.fail_accepted(connection, job_id, reason, message, at)
+            feed_changes.of(connection).tell(ended)
             released = await advance.pass_on(connection, ended, at, lease=self._lease)
         self._release(released)
 
-    @_whole
+    @whole
     async def claim_due(self, now: float, *, lease: float, limit: int) -> list[Job]:
         async with self._writing() as connection:
             return await writes.claim_due(connection, now, lease, limit)
 
-    @_whole
+    @whole
     async def record(
         self,
         events: Sequence[JobEvent],
         announcements: Sequence[Announcement] = (),
         heartbeats: Sequence[Heartbeat] = (),
         *,
+        told: Sequence[Told] = (),
+        heard: bool = False,
         now: float | None = None,
     ) -> list[Job]:
-        """Fold a batch of what happened, and pass on the ends of nodes; returns the jobs of the batch that changed."""
+        """Fold a batch of what happened, keep what attempts told, and pass on the ends of nodes; returns the jobs of
+        the batch that changed. What was `heard` at the broker others have heard, too."""
         now = time.time() if now is None else now
+        told = [each for each in told if each.entries]
         while True:
             try:
-                return await self._record(events, announcements, heartbeats, now)
+                return await self._record(events, announcements, heartbeats, told, heard, now)
             except writes.Strange as exc:
+                events = [*events, *feed_entries.implied(told, exc.ids, events)]
                 async with self._writing() as connection:
                     await writes.insert_unknown(connection, [event for event in events if event.job_id in exc.ids])
 
@@ -197,15 +176,24 @@ class Ledger:
         events: Sequence[JobEvent],
         announcements: Sequence[Announcement],
         heartbeats: Sequence[Heartbeat],
+        told: Sequence[Told],
+        heard: bool,
         now: float,
     ) -> list[Job]:
         async with self._writing() as connection:
-            await advance.lock_of(connection, {event.job_id for event in events})
+            changes = feed_changes.of(connection)
+            ids = {event.job_id for event in events}
+            await advance.lock_of(connection, ids | {each.job_id for each in told})
+            taken = await feed_entries.take(connection, told, ids, now, self._kept) if told else None
             changed = await writes.fold_events(connection, events)
+            if taken is not None:
+                changes.entries(taken.rows, taken.tellers)
+            if not heard:
+                changes.tell(changed)
             released = await advance.pass_on(connection, changed, now, lease=self._lease)
-            await writes.upsert_workers(connection, [told.node for told in announcements], heartbeats)
-            await writes.upsert_tasks(connection, [task for told in announcements for task in told.tasks])
-            queues = {queue for told in announcements for queue in told.node.queues}
+            await writes.upsert_workers(connection, [each.node for each in announcements], heartbeats)
+            await writes.upsert_tasks(connection, [task for each in announcements for task in each.tasks])
+            queues = {queue for each in announcements for queue in each.node.queues}
             noted = await self._note_queues(
                 connection, queues | {job.queue for job in (*changed, *released) if job.queue}
             )
@@ -220,7 +208,7 @@ class Ledger:
             await writes.insert_queues(connection, unseen)
         return unseen
 
-    @_whole
+    @whole
     async def cancel_workflow(self, workflow_id: str, at: float, *, due_at: float) -> Cancelled | None:
         """Revoke the nodes that nobody has begun, ask for the end of those that run; raises WorkflowEnded.
 
@@ -229,7 +217,7 @@ class Ledger:
         async with self._writing() as connection:
             return await flow_writes.cancel(connection, workflow_id, at, due_at)
 
-    @_whole
+    @whole
     async def end_overdue(self, now: float, *, due_at: float) -> list[Cancelled]:
         """End some workflows whose time is over, and their nodes as if they were cancelled."""
         if not await self._ask(lambda connection: flow_writes.overdue(connection, now)):
@@ -237,7 +225,7 @@ class Ledger:
         async with self._writing() as connection:
             return await flow_writes.end_overdue(connection, now, due_at)
 
-    @_whole
+    @whole
     async def signal(self, workflow_id: str, node: str, payload: Any, at: float) -> Job:
         """Give a WAIT what it waits for; one that comes early is kept. Raises UnknownWorkflow, UnknownNode or
         JobEnded."""
@@ -248,7 +236,7 @@ class Ledger:
         self._release(released)
         return job
 
-    @_whole
+    @whole
     async def retry_workflow(
         self, workflow_id: str, at: float, *, node: str | None = None, job: Job | None = None
     ) -> Workflow:
@@ -265,6 +253,15 @@ class Ledger:
         self._queues |= noted
         self._release(released)
         return workflow
+
+    @whole
+    async def drop_old_feed(self, before: float, *, limit: int = 10_000) -> int:
+        """Drop what was told before, and the log of workflows up to then; returns how many rows, which are at most
+        about twice `limit`."""
+        if not await self._ask(lambda connection: feed_entries.is_there(connection, before)):
+            return 0
+        async with self._writing() as connection:
+            return await feed_entries.drop_before(connection, before, time.time(), limit)
 
     @property
     def _lease(self) -> float:
@@ -353,51 +350,26 @@ class Ledger:
     async def count_open(self) -> dict[State, int]:
         return await self._read(reads.count_open)
 
-    async def _read(self, ask: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
-        asking = self._begin(self._ask(ask))
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await asyncio.shield(asking)
-        except TimeoutError:
-            raise LedgerUnavailable(f"no answer in {self._timeout:g} s") from None
-        finally:
-            asking.cancel()  # not waited for: on a database that hangs the driver needs ten seconds more to give up
+    async def entries(self, job_id: str, after: Position = _START, *, limit: int = 1000) -> JobEntries:
+        """What the job told behind this place, as far as it is kept; nothing of an unknown job."""
+        return await self._read(lambda connection: feed.entries(connection, job_id, after, limit))
 
-    async def _ask(self, ask: Callable[[AsyncConnection], Awaitable[Answer]]) -> Answer:
-        async with _translated(), self._engines.read.connect() as connection:
-            return await ask(connection)
+    async def workflow_feed(self, workflow_id: str, after: int = 0, *, limit: int = 500) -> list[FeedRow]:
+        """The rows of its log behind this one, in the order in which they were committed. It begins when the workflow
+        is submitted; the nodes that it is submitted with are in it from their first change on."""
+        return await self._read(lambda connection: feed.workflow_rows(connection, workflow_id, after, limit))
 
-    @asynccontextmanager
-    async def _writing_once(self) -> AsyncIterator[AsyncConnection]:
-        """For one statement."""
-        async with _translated(), self._engines.one.begin() as connection:
-            yield connection
+    async def changed_jobs(self, wanted: JobFilter, since: float, *, limit: int) -> list[Job]:
+        """As they are now, by `changed_at`, the oldest first; `since` is inclusive. A worker's clock tells when a job
+        changed, and the recorder may be behind: ask for a little more than was missed."""
+        return await self._read(lambda connection: feed.changed_jobs(connection, wanted, since, limit))
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        strange = None
-        async with _translated(), self._engines.write.begin() as connection:
-            try:
-                yield connection
-            except writes.Strange as exc:
-                strange = exc  # nothing is written yet; psycopg forgets what it has prepared when a transaction fails
-        if strange is not None:
-            raise strange
-
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError, InternalError, PoolTimeout) as exc:
-        raise LedgerUnavailable(_first_line(exc)) from exc
-    except DBAPIError as exc:
-        # SQLite's plain DatabaseError says that the file is none, or is broken.
-        if exc.connection_invalidated or type(exc) is DatabaseError:
-            raise LedgerUnavailable(_first_line(exc)) from exc
-        raise
-
-
-def _first_line(exc: Exception) -> str:
-    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig else exc
-    return str(cause).partition("\n")[0] or type(cause).__name__
+        """What is changed by it is in the feed with its commit, and told after it."""
+        async with super()._writing() as connection:
+            changes = feed_changes.begin(connection)
+            yield connection
+            await feed_changes.write(connection, changes)
+        if self.on_change is not None and (changes.jobs or changes.workflows):
+            self.on_change(list(changes.jobs.values()), list(changes.workflows.values()))

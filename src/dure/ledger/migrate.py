@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-HEAD = "0003"
+HEAD = "0004"
 _LOCK = 0x44757265  # "Dure" in ASCII
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from dure.job import Reason, State
-from dure.ledger import rows
+from dure.ledger import feed_changes, rows
 from dure.ledger.beginning import Begun, Told, Waiting
 from dure.ledger.bulk import add_to_rows, among, among_listed, listed, update_rows
 from dure.ledger.tables import edges, jobs, tasks, workflows
@@ -103,6 +103,8 @@ async def outcomes(connection: AsyncConnection, ids: Collection[str]) -> dict[st
 async def write(connection: AsyncConnection, changes: Sequence[Begun]) -> None:
     if changes:
         await update_rows(connection, jobs, [rows.begun_row(each.job, each.unmet, each.due_at) for each in changes])
+        # A WAIT whose time has begun still waits.
+        feed_changes.of(connection).states(each.job for each in changes if each.job.state is not State.WAITING)
 
 
 async def some_workflows(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Workflow]:
@@ -143,6 +145,8 @@ async def open_more(connection: AsyncConnection, by: Mapping[str, int], at: floa
 async def end(connection: AsyncConnection, ended: Sequence[Workflow]) -> None:
     names = ("id", "state", "reason", "finished_at")
     await update_rows(connection, workflows, [{name: getattr(each, name) for name in names} for each in ended])
+    for each in ended:
+        feed_changes.of(connection).workflow(each, each.finished_at or each.changed_at)
 
 
 async def failures(connection: AsyncConnection, workflow_ids: Collection[str]) -> dict[str, str]:

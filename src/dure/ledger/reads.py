@@ -74,7 +74,7 @@ async def find_jobs(connection: AsyncConnection, ids: Sequence[str]) -> dict[str
 
 async def list_jobs(connection: AsyncConnection, wanted: JobFilter, cursor: str | None, limit: int) -> Page:
     """One page. Rows that arrive meanwhile have a higher `seq`, so they move no later page."""
-    query = _filtered(select(jobs), wanted).order_by(jobs.c.seq.desc()).limit(limit + 1)
+    query = filtered(select(jobs), wanted).order_by(jobs.c.seq.desc()).limit(limit + 1)
     if cursor is not None:
         query = query.where(jobs.c.seq < read_cursor(cursor))
     found = list((await connection.execute(query)).mappings())
@@ -83,7 +83,7 @@ async def list_jobs(connection: AsyncConnection, wanted: JobFilter, cursor: str 
     return Page(jobs=tuple(map(rows.read_job, page)), next=cursor_of(page[-1]["seq"]) if more else None)
 
 
-def _filtered(query: Select[Any], wanted: JobFilter) -> Select[Any]:
+def filtered(query: Select[Any], wanted: JobFilter) -> Select[Any]:
     where: list[ColumnElement[bool]] = []
     if wanted.state is not None:
         # Written into the statement, not bound: only so can the partial index be chosen.
@@ -122,12 +122,12 @@ def _dead() -> list[ColumnElement[bool]]:
 
 
 async def count_jobs(connection: AsyncConnection, wanted: JobFilter) -> int:
-    query = _filtered(select(func.count()).select_from(jobs), wanted)
+    query = filtered(select(func.count()).select_from(jobs), wanted)
     return int(await connection.scalar(query) or 0)
 
 
 async def oldest_jobs(connection: AsyncConnection, wanted: JobFilter, limit: int) -> list[Job]:
-    found = await connection.execute(_filtered(select(jobs), wanted).order_by(jobs.c.seq).limit(limit))
+    found = await connection.execute(filtered(select(jobs), wanted).order_by(jobs.c.seq).limit(limit))
     return [rows.read_job(row) for row in found.mappings()]
 
 
@@ -136,7 +136,7 @@ async def group_jobs(connection: AsyncConnection, wanted: JobFilter, limit: int)
     by = (jobs.c.fingerprint, jobs.c.task, jobs.c.reason)
     told = (func.count().label("size"), func.min(jobs.c.finished_at).label("first_at"))
     last = (func.max(jobs.c.finished_at).label("last_at"), func.max(jobs.c.seq).label("seq"))
-    query = _filtered(select(*by, *told, *last), wanted).group_by(*by).order_by(text("size DESC"), text("seq DESC"))
+    query = filtered(select(*by, *told, *last), wanted).group_by(*by).order_by(text("size DESC"), text("seq DESC"))
     groups = list(await connection.execute(query.limit(limit)))
     found = await connection.execute(select(jobs).where(jobs.c.seq.in_([group.seq for group in groups])))
     latest = {row["seq"]: rows.read_job(row) for row in found.mappings()}

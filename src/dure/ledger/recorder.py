@@ -8,73 +8,107 @@ batch that the ledger refuses for what is in it is folded event by event, so tha
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from msgspec import structs
 from prometheus_client import Counter
 from sqlalchemy.exc import SQLAlchemyError
 
+from dure.entry import Told
 from dure.event import JobEvent
 from dure.job import State
 from dure.ledger.ledger import Ledger
 from dure.ledger.results import NoResults, ResultReader
 from dure.link import EventFeed, Link
 from dure.service import Loop
-from dure.wire import Announcement, Heartbeat, WireEvent, read_events
+from dure.wire import ENTRIES_KEY, Announcement, Heartbeat, WireEvent, read_events
 
 log = structlog.get_logger("dure")
 
-PATTERNS = ("task.#", "worker.#")
+PATTERNS = ("task.#", "worker.#", ENTRIES_KEY)
+
+Tell = Callable[[bytes, Sequence[WireEvent]], None]
 _BATCH = 1000
 _LINGER_SECONDS = 0.005  # so that a short job's beginning is recorded with its end, in one transaction
+_ENTRIES_SECONDS = 0.02  # who watches has them from the broker; the fewer transactions they take, the better
 
 EVENTS = Counter("dure_events_recorded_total", "Events folded into the ledger.")
+ENTRIES = Counter("dure_entries_recorded_total", "What tasks told while they ran, written to the ledger.")
 REFUSED = Counter("dure_events_refused_total", "Events that the ledger could not take.")
 
 
 class Recorder(Loop):
-    """`results` is asked for the values that stock workers do not put in their events."""
+    """`results` is asked for the values that stock workers do not put in their events; `tell` is given each message
+    with its events as soon as it is read."""
 
     name = "recorder"
 
-    def __init__(self, ledger: Ledger, link: Link, results: ResultReader | None = None) -> None:
+    def __init__(
+        self, ledger: Ledger, link: Link, results: ResultReader | None = None, tell: Tell = lambda body, events: None
+    ) -> None:
         super().__init__()
         self._ledger = ledger
         self._link = link
         self._results = results or NoResults()
+        self._tell = tell
 
     async def run(self) -> None:
         feed = await self._link.events(PATTERNS, durable=True)
         try:
             self.alive()
             while True:
-                await self.record(await _batch(feed))
+                await self.record(await self._batch(feed), heard=True)
                 await feed.ack()
                 self.alive()
         finally:
             await feed.close()
 
-    async def record(self, events: Sequence[WireEvent]) -> None:
+    async def _batch(self, feed: EventFeed) -> list[WireEvent]:
+        events = self._read(await feed.batch(_BATCH))
+        begun = time.monotonic()
+        while len(events) < _BATCH and not any(map(_is_urgent, events)):
+            left = begun + (_ENTRIES_SECONDS if _only_entries(events) else _LINGER_SECONDS) - time.monotonic()
+            if left <= 0:
+                break
+            events += self._read(await feed.batch(_BATCH, within=left))
+        return events
+
+    def _read(self, bodies: Sequence[bytes]) -> list[WireEvent]:
+        read: list[WireEvent] = []
+        for body in bodies:
+            events = list(read_events(body))
+            self._tell(body, events)
+            read += events
+        return read
+
+    async def record(self, events: Sequence[WireEvent], *, heard: bool = False) -> None:
+        """What was `heard` at the broker others have heard, too."""
         job_events = await self._with_results([event for event in events if isinstance(event, JobEvent)])
         announcements = [event for event in events if isinstance(event, Announcement)]
         heartbeats = [event for event in events if isinstance(event, Heartbeat)]
+        told = [event for event in events if isinstance(event, Told)]
         try:
-            await self._ledger.record(job_events, announcements, heartbeats)
+            await self._ledger.record(job_events, announcements, heartbeats, told=told, heard=heard)
         except (SQLAlchemyError, UnicodeError, OverflowError) as exc:
             log.warning("a batch was refused; its events are folded one by one", error=_short(exc))
-            await self._one_by_one(job_events, announcements, heartbeats)
-        EVENTS.inc(len(events))
+            await self._one_by_one([*told, *job_events, *announcements, *heartbeats], heard=heard)
+        EVENTS.inc(len(events) - len(told))
+        ENTRIES.inc(sum(len(each.entries) for each in told))
 
-    async def _one_by_one(
-        self, jobs: Sequence[JobEvent], told: Sequence[Announcement], beats: Sequence[Heartbeat]
-    ) -> None:
-        for single in [*(([e], [], []) for e in jobs), *(([], [a], []) for a in told), *(([], [], [b]) for b in beats)]:
+    async def _one_by_one(self, events: Sequence[JobEvent | Announcement | Heartbeat | Told], *, heard: bool) -> None:
+        for event in events:
             try:
-                await self._ledger.record(*single)
+                await self._ledger.record(
+                    [event] if isinstance(event, JobEvent) else [],
+                    [event] if isinstance(event, Announcement) else [],
+                    [event] if isinstance(event, Heartbeat) else [],
+                    told=[event] if isinstance(event, Told) else [],
+                    heard=heard,
+                )
             except (SQLAlchemyError, UnicodeError, OverflowError) as exc:
                 REFUSED.inc()
-                log.warning("an event was refused", event=repr(single)[:500], error=_short(exc))
+                log.warning("an event was refused", event=repr(event)[:500], error=_short(exc))
 
     async def _with_results(self, events: Sequence[JobEvent]) -> list[JobEvent]:
         """Give each success that came without its value the one in Celery's result backend."""
@@ -91,21 +125,13 @@ class Recorder(Loop):
         ]
 
 
-async def _batch(feed: EventFeed) -> list[WireEvent]:
-    events = _read(await feed.batch(_BATCH))
-    until = time.monotonic() + _LINGER_SECONDS
-    while len(events) < _BATCH and not any(map(_is_urgent, events)) and (left := until - time.monotonic()) > 0:
-        events += _read(await feed.batch(_BATCH, within=left))
-    return events
-
-
-def _read(bodies: Sequence[bytes]) -> list[WireEvent]:
-    return [event for body in bodies for event in read_events(body)]
-
-
 def _is_urgent(event: WireEvent) -> bool:
     """Somebody may wait for the end of a job."""
     return isinstance(event, JobEvent) and event.state.final
+
+
+def _only_entries(events: Sequence[WireEvent]) -> bool:
+    return all(isinstance(event, Told) for event in events)
 
 
 def _short(exc: Exception) -> str:

@@ -43,7 +43,8 @@ _BATCH = 5000
 _ASKED_AT_ONCE = 500
 _ALIVE_SECONDS = 30.0
 _RESENT = 1  # what is swallowed twice would be swallowed again
-_KEYS_SECONDS = 60.0
+_TIDY_SECONDS = 60.0
+_DAY = 86_400.0
 _EXPIRED_GRACE = 5.0  # a worker that began it in the last moment has told of it by then
 _RETRY_SECONDS = 90.0  # longer than the longest pause before a retry, which waits where nobody can be asked
 
@@ -52,7 +53,7 @@ SETTLED = Counter("dure_jobs_settled_total", "Silent jobs that were settled, by 
 
 class Sweeper(Loop):
     """`settle_after` is the most seconds that an open job whose end was lost stays open, `reply_within` how long a
-    worker may take to answer."""
+    worker may take to answer; what jobs told is kept for `feed_days`."""
 
     name = "sweeper"
 
@@ -65,6 +66,7 @@ class Sweeper(Loop):
         settle_after: float,
         results: ResultReader | None = None,
         reply_within: float = 3.0,
+        feed_days: float = 7.0,
     ) -> None:
         super().__init__()
         self._ledger = ledger
@@ -76,14 +78,15 @@ class Sweeper(Loop):
         self._second_look = settle_after * 0.1
         self._pause = min(15.0, settle_after * 0.05)
         self._missed: dict[str, float] = {}
-        self._keys_at = 0.0
+        self._feed_seconds = feed_days * _DAY
+        self._tidied_at = 0.0
 
     async def run(self) -> None:
         while True:
             if self._link.connected and await self._is_told_everything():
                 await self.expire(time.time())
                 await self.settle(time.time())
-            await self._drop_keys()
+            await self._tidy()
             self.alive()
             await asyncio.sleep(self._pause)
 
@@ -184,10 +187,11 @@ class Sweeper(Loop):
             for job in changed:
                 log.warning("a silent job was settled", job=job.id, by=by, state=job.state.value, reason=job.reason)
 
-    async def _drop_keys(self) -> None:
-        if time.monotonic() - self._keys_at >= _KEYS_SECONDS:
+    async def _tidy(self) -> None:
+        if time.monotonic() - self._tidied_at >= _TIDY_SECONDS:
             await self._ledger.drop_expired_keys(time.time())
-            self._keys_at = time.monotonic()
+            await self._ledger.drop_old_feed(time.time() - self._feed_seconds)
+            self._tidied_at = time.monotonic()
 
 
 class _View(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,10 @@ A node of a workflow is a job with `workflow_id` and `node`, its name; of one na
 `replaced_by` another. `jobs.plan` is what it does when nothing of it is `unmet` any more, `jobs.passed_on_at` when its
 end was told to those that need it. `edges.needs` is the job that `job_id` waits for, `edges.passes` at which of its
 ends. `workflows.open` counts the nodes that have not ended; whoever ends or begins a node locks this row before.
+
+`feed` is what can be watched: entries that tasks told (one row is entries `first` to `last` of the attempt that is
+`run`), and, for workflows only, the states of nodes and of the workflow itself. Of one workflow `seq` rises in the
+order in which the rows were committed. `feed_marks` is by job what was told of it, and what of that is gone.
 """
 
 from __future__ import annotations
@@ -122,6 +126,8 @@ jobs = Table(
         postgresql_where=text("workflow_id IS NOT NULL"),
         sqlite_where=text("workflow_id IS NOT NULL"),
     ),
+    # The rows that changed last are together on PostgreSQL, so the smallest of indexes finds them.
+    Index("ix_jobs_changed", "changed_at", postgresql_using="brin"),
     Index(
         "ix_jobs_parent",
         "root_id",
@@ -235,4 +241,43 @@ unique_keys = Table(
     Column("job_id", String(255), nullable=False),
     Column("until", String(16), nullable=False),
     Column("expires_at", Double),
+)
+
+feed = Table(
+    "feed",
+    metadata,
+    Column("seq", _Seq, primary_key=True, autoincrement=True),
+    Column("job_id", String(255)),
+    Column("workflow_id", String(255)),
+    Column("run", BigInteger),
+    Column("first", BigInteger),
+    Column("last", BigInteger),
+    Column("kind", String(16), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Index(
+        "ix_feed_entries",
+        "job_id",
+        "run",
+        "last",
+        postgresql_where=text("kind = 'entries'"),
+        sqlite_where=text("kind = 'entries'"),
+    ),
+    Index(
+        "ix_feed_workflow",
+        "workflow_id",
+        "seq",
+        postgresql_where=text("workflow_id IS NOT NULL"),
+        sqlite_where=text("workflow_id IS NOT NULL"),
+    ),
+    Index("ix_feed_at", "at", postgresql_using="brin"),
+    sqlite_autoincrement=True,
+)
+
+feed_marks = Table(
+    "feed_marks",
+    metadata,
+    Column("job_id", String(255), primary_key=True),
+    Column("marks", Text, nullable=False),
 )

@@ -29,7 +29,7 @@ from sqlalchemy.sql.expression import TableClause
 from dure.errors import JobEnded
 from dure.event import JobEvent, fold, unknown
 from dure.job import Job, JobError, Reason, State
-from dure.ledger import rows
+from dure.ledger import feed_changes, rows
 from dure.ledger.bulk import among_listed, insert_rows, listed
 from dure.ledger.tables import edges, job_tags, jobs, queues, tasks, workers, workflows
 from dure.node import Node
@@ -60,10 +60,20 @@ async def insert_flows(connection: AsyncConnection, flows: Sequence[Flow]) -> No
         workflows.insert(),
         [rows.workflow_row(flow.workflow, sum(not n.job.state.final for n in flow.nodes)) for flow in flows],
     )
-    await insert_nodes(connection, [n for flow in flows for n in flow.nodes], [e for flow in flows for e in flow.edges])
+    await _insert_nodes(
+        connection, [n for flow in flows for n in flow.nodes], [e for flow in flows for e in flow.edges]
+    )
+    for flow in flows:  # which stands for its nodes: as they are submitted they have no news
+        feed_changes.of(connection).workflow(flow.workflow, flow.workflow.created_at)
 
 
 async def insert_nodes(connection: AsyncConnection, nodes: Sequence[NewNode], needs: Sequence[Edge]) -> None:
+    """Nodes that a workflow has more."""
+    await _insert_nodes(connection, nodes, needs)
+    feed_changes.of(connection).states(node.job for node in nodes)
+
+
+async def _insert_nodes(connection: AsyncConnection, nodes: Sequence[NewNode], needs: Sequence[Edge]) -> None:
     await insert_rows(connection, jobs, [rows.node_row(node) for node in nodes])
     await insert_rows(connection, job_tags, _tag_rows(node.job for node in nodes))
     await insert_rows(connection, edges, [rows.edge_row(edge) for edge in needs])
@@ -136,7 +146,11 @@ async def request_cancel(connection: AsyncConnection, job_id: str, at: float, du
     if job.state is State.WAITING or (job.state is State.SCHEDULED and row["due_at"] == job.eta):
         values["due_at"] = None  # no relay has taken it yet, so there is no message to speak of
     await connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values))
-    return structs.replace(job, **{name: value for name, value in values.items() if name != "due_at"})
+    after = structs.replace(job, **{name: value for name, value in values.items() if name != "due_at"})
+    changes = feed_changes.of(connection)
+    changes.states([after] if after.state is not job.state else ())
+    changes.tell([after])
+    return after
 
 
 async def mark_revoked(connection: AsyncConnection, ids: Sequence[str]) -> None:
@@ -212,7 +226,12 @@ async def fold_events(connection: AsyncConnection, events: Sequence[JobEvent]) -
             changed.append(job)
     if changed:
         await connection.execute(_FOLD, [rows.folded_row(job) for job in changed])
+        feed_changes.of(connection).states(job for job in changed if _stands(job) != _stands(known[job.id]))
     return changed
+
+
+def _stands(job: Job) -> tuple[Any, ...]:
+    return (job.state, job.attempt, job.reason)
 
 
 def _fold_statement() -> Update:

@@ -64,6 +64,7 @@ def _node(
         retries=step.retries,
         time_limit=step.time_limit,
         tags=step.tags,
+        root_id=workflow_id,
         workflow_id=workflow_id,
         node=step.name,
         created_at=now,
