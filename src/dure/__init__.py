@@ -40,7 +40,9 @@ if TYPE_CHECKING:
         WorkflowFailed,
         WorkflowNotEnded,
     )
+    from dure.feed import FeedEvent, FeedKind
     from dure.job import Job, Reason, State
+    from dure.worker.live import TaskCancelled, emit, progress
     from dure.workflows import DAG
 
 __version__ = "0.1.0"
@@ -51,6 +53,8 @@ __all__ = [
     "Dure",
     "DureError",
     "Edits",
+    "FeedEvent",
+    "FeedKind",
     "IdempotencyConflict",
     "InvalidSubmission",
     "Job",
@@ -71,6 +75,7 @@ __all__ = [
     "SyncDure",
     "SyncJobHandle",
     "SyncWorkflowHandle",
+    "TaskCancelled",
     "UnknownJob",
     "UnknownNode",
     "UnknownTask",
@@ -80,6 +85,8 @@ __all__ = [
     "WorkflowFailed",
     "WorkflowHandle",
     "WorkflowNotEnded",
+    "emit",
+    "progress",
 ]
 
 _HOMES = {
@@ -98,7 +105,9 @@ _HOMES = {
             "WorkflowHandle",
         }
     ),
+    "feed": frozenset({"FeedEvent", "FeedKind"}),
     "job": frozenset({"Job", "Reason", "State"}),
+    "worker.live": frozenset({"TaskCancelled", "emit", "progress"}),
     "workflows": frozenset({"DAG"}),
 }
 
@@ -108,7 +117,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = next((home for home, names in _HOMES.items() if name in names), "errors")
-    return getattr(importlib.import_module(f"dure.{home}"), name)
+    found = globals()[name] = getattr(importlib.import_module(f"dure.{home}"), name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,9 @@ from dure.url import file_url, scheme
 BROKERS = ("dure", "amqp", "amqps")
 LEDGERS = ("sqlite", "postgresql", "postgres")
 RESULTS = ("dure", "redis", "rediss")
+
+# As browsers send it: lower case, without a path, without a port that the scheme has anyway.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 # How long a worker may hold a message, in milliseconds, where RabbitMQ lets a queue say so (from 3.12 on): 30 days.
 HELD_FOR = 30 * 86_400_000
@@ -59,7 +63,23 @@ class Settings(BaseSettings):
         (), description="Bearer keys that the gateway accepts, comma-separated. Empty: no key is asked for."
     )
     insecure: bool = Field(False, description="Allow an address other than loopback without API keys.")
-    body_limit: int = Field(1_048_576, ge=1024, description="Largest request body, in bytes.")
+    body_limit: int = Field(1_048_576, ge=1024, description="Largest request body or WebSocket message, in bytes.")
+    token_secret: SecretStr | None = Field(
+        None, description="Signs browser tokens; the same for all gateways. Unset: made, and kept in `home`."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call the gateway from a browser, comma-separated; `*` is any."
+    )
+    feed_buffer: int = Field(
+        1_048_576, ge=65_536, description="Most bytes of a feed that are written before its reader takes any."
+    )
+    feed_timeout: float = Field(
+        30.0, gt=0, le=3600, description="Seconds after which a reader of a feed that takes nothing is cut off."
+    )
+    capture_level: Literal["debug", "info", "warning", "error", "off"] = Field(
+        "info", description="Least level of what a task logs that is kept with its job."
+    )
+    capture_lines: int = Field(1000, ge=0, description="Most log lines of one attempt that are kept with its job.")
     default_queue: str = Field(
         "celery", min_length=1, max_length=255, description="Queue of a task whose worker announced none."
     )
@@ -90,6 +110,13 @@ class Settings(BaseSettings):
         300.0, ge=1, description="Seconds of silence after which an open job is asked after, and settled."
     )
     idempotency_ttl: float = Field(86_400.0, ge=1, description="Seconds that an `Idempotency-Key` is kept.")
+    feed_entries: int = Field(
+        10_000, ge=10, description="Most entries (progress, output, log lines) kept of one job; the oldest go first."
+    )
+    feed_bytes: int = Field(
+        1_048_576, ge=4096, description="Most bytes of entries, as JSON, kept of one job; the oldest go first."
+    )
+    feed_days: float = Field(7.0, gt=0, le=36_500, description="Days that entries and logs of workflows are kept.")
     ledger_timeout: float = Field(
         10.0, gt=0, description="Seconds that a request waits for the ledger before it is answered with 503."
     )
@@ -119,6 +146,26 @@ class Settings(BaseSettings):
         if any(len(k.get_secret_value()) < 16 for k in keys):
             raise ValueError("each key needs at least 16 characters")
         return keys
+
+    @field_validator("token_secret")
+    @classmethod
+    def _secret_is_long(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < 32:
+            raise ValueError("needs at least 32 characters")
+        return secret
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: Any) -> Any:
+        return tuple(o.strip() for o in value.split(",") if o.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is not an origin")
+        return origins
 
     @field_validator("broker_url", "ledger_url", "result_backend")
     @classmethod
@@ -203,6 +250,16 @@ class Settings(BaseSettings):
                     )
                 ]
             )
+        if "*" in self.cors_origins and not (self.api_keys or self.insecure):
+            raise ConfigurationError(
+                [
+                    Problem(
+                        "cors_origins",
+                        "every page in a browser on this machine could use the gateway, without a key",
+                        "name the origins, such as http://localhost:3000, or set DURE_API_KEYS",
+                    )
+                ]
+            )
 
 
 _REMEDIES = {
@@ -210,6 +267,8 @@ _REMEDIES = {
     "ledger_url": "use postgresql://user:password@host/database, or unset it for SQLite in `home`",
     "result_backend": "use redis://host:6379/0, or unset it",
     "api_keys": "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+    "token_secret": "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+    "cors_origins": "write scheme and host, and the port where it is not the usual one: https://shop.example",
 }
 
 

@@ -98,7 +98,7 @@ def test_a_broker_that_lets_nobody_have_a_stream_is_told_of_and_used(
 def test_on_the_embedded_broker_too(tmp_path: Path) -> None:
     client = Client(f"dure://{tmp_path}/broker.db")
     path = tmp_path / "runs"
-    store = _store(client.connection)
+    store = store_of(client.connection)
     with worker(client, tmp_path, "-P", "prefork", "-c", "1"):
         client.end(client.submit("noop"))
     cancelled = client.submit("note", str(path))
@@ -114,7 +114,7 @@ def test_on_the_embedded_broker_too(tmp_path: Path) -> None:
     client.close()
 
 
-def _store(connection: Connection) -> Store:
+def store_of(connection: Connection) -> Store:
     connection.default_channel  # noqa: B018  connects
     store: Store = connection.transport.store
     return store

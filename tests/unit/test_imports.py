@@ -29,6 +29,7 @@ ONLY_IN: dict[str, set[str]] = {
 }
 LAZILY = {
     ("dure", "client"),
+    ("dure", "worker"),
     ("dure", "workflows"),
 }  # a module, and the package it may import when asked for but not at import time
 WITHOUT_KOMBU = "dure.broker.store"

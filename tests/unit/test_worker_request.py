@@ -1,7 +1,7 @@
 """Whatever ends an attempt: its events go first, its message is settled once, behind them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +26,7 @@ class Recorder:
         self.events: list[dict[str, Any]] = []
         self.direct: list[str] = []
 
-    def put(self, type: str, event: bytes) -> None:
+    def put(self, type: str, event: bytes, keys: Sequence[str] = ()) -> None:
         self.lines.append(type)
         self.events.append(json.loads(event))
 

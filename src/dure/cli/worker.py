@@ -36,6 +36,7 @@ def worker(
         return
     settings = options.settings(broker_url, ledger_url, home)
     target = options.required(app)
+    _patch_for_pool(ctx.args)
 
     from dure.cli import logs
     from dure.worker import load, run
@@ -44,6 +45,13 @@ def worker(
     celery = load.load(target)
     _adopt(celery, settings)
     raise typer.Exit(run.run(celery, settings, ctx.args))
+
+
+def _patch_for_pool(argv: list[str]) -> None:
+    """As Celery's own command does: greenlets need Python's blocking calls replaced before anybody has hold of them."""
+    from celery import maybe_patch_concurrency
+
+    maybe_patch_concurrency(["dure", *argv])
 
 
 def _adopt(celery: Celery, settings: Settings) -> None:

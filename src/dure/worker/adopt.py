@@ -20,6 +20,7 @@ from dure.settings import Settings
 from dure.url import redact, scheme
 from dure.worker import announce, body, dispatcher, log, queues
 from dure.worker.dead_letters import DeadLetters
+from dure.worker.live import attempts
 from dure.worker.memory import Memory
 from dure.worker.outbox import Outbox
 from dure.worker.post import Post
@@ -119,6 +120,7 @@ def _install(app: Celery, settings: Settings) -> None:
     app.steps["consumer"].add(attempts_step(settings, dead_letters, memory))
     app.steps["consumer"].add(Revocations)
     announce.install()
+    attempts.install(settings)
 
     def prepare_tasks(**_: Any) -> None:
         app.finalize()

@@ -15,6 +15,7 @@ from celery import Task
 from celery.app.task import get_actual_ignore_result  # type: ignore[attr-defined]
 from celery.exceptions import Ignore, Reject, Retry
 
+from dure.worker.live.attempts import flush
 from dure.worker.result import WorkflowTooLarge, encode
 from dure.worker.retries import again
 
@@ -42,7 +43,10 @@ def _wrapped(task: Task[..., Any], body: Callable[..., Any], queue_type: str) ->
         if request.called_directly or request.is_eager:
             return body(*args, **kwargs)
         try:
-            value = body(*args, **kwargs)
+            try:
+                value = body(*args, **kwargs)
+            finally:
+                flush()  # before its result is stored, or its retry sent
         except (Retry, Ignore, Reject):
             raise
         except Exception as exc:

@@ -54,6 +54,26 @@ def events_left(seconds: float) -> None:
     _log.warning("events were not confirmed before the worker ended; their jobs run again", seconds=seconds)
 
 
+def entries_wait(exc: BaseException) -> None:
+    _log.warning("what tasks tell waits for the broker", error=f"{type(exc).__name__}: {exc}")
+
+
+def entries_dropped(reason: str) -> None:
+    _log.error("what tasks told was dropped", reason=reason)
+
+
+def entries_left(job_id: str, seconds: float) -> None:
+    _log.warning(
+        "what the task told was not confirmed when it ended; it follows when the broker is back",
+        job=job_id,
+        seconds=seconds,
+    )
+
+
+def state_not_told(job_id: str, exc: BaseException) -> None:
+    _log.warning("a state of the task's own could not be told as progress", job=job_id, error=str(exc))
+
+
 def acknowledgement_failed(exc: BaseException) -> None:
     _log.error("acknowledgement failed; the broker will deliver the message again", error=repr(exc))
 
@@ -103,9 +123,12 @@ def not_stored(job_id: str, exc: BaseException) -> None:
     _log.warning("result backend could not be told of the end", job=job_id, error=repr(exc))
 
 
-def cannot_stop(job_id: str, pool: str) -> None:
-    _log.warning(
-        "this pool cannot stop a job that runs; it runs to its end (use --pool prefork)", job=job_id, pool=pool
+def asked_to_stop(job_id: str, pool: str) -> None:
+    _log.info(
+        "this pool cannot stop a job that runs; it ends when its task calls dure.emit or dure.progress next, else it "
+        "runs to its end (use --pool prefork)",
+        job=job_id,
+        pool=pool,
     )
 
 

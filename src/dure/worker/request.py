@@ -34,6 +34,8 @@ from dure.worker.deliveries import DELIVERIES_HEADER, attempt_number, stage
 from dure.worker.dispatcher import Dispatcher
 from dure.worker.failure import Failure, failure
 from dure.worker.followers import Follower, followers
+from dure.worker.live import cancelling
+from dure.worker.live.cancelling import TaskCancelled
 from dure.worker.memory import Delivery, Memory
 from dure.worker.result import Result
 
@@ -101,6 +103,8 @@ class Request(CeleryRequest):
     def on_failure(self, exc_info: ExceptionInfo, *args: Any, **kwargs: Any) -> Any:
         self._failure = getattr(exc_info, "dure", None) or _failure_of(exc_info)
         with self._hold():
+            if isinstance(_raised(exc_info), TaskCancelled):
+                return self._announce_revoked("terminated", True, None, False)
             if _is_ignored(exc_info):
                 self.send_event("task-ignored")
             return super().on_failure(exc_info, *args, **kwargs)
@@ -114,7 +118,8 @@ class Request(CeleryRequest):
     def terminate(self, pool: Any, signal: Any = None) -> Any:
         if _can_terminate(pool):
             return super().terminate(pool, signal)
-        log.cannot_stop(self.id, type(pool).__module__.rpartition(".")[2])
+        cancelling.ask(self.id)
+        log.asked_to_stop(self.id, type(pool).__module__.rpartition(".")[2])
         return None
 
     def acknowledge(self) -> None:
@@ -141,7 +146,7 @@ class Request(CeleryRequest):
         if not isinstance(eventer, Dispatcher) or not eventer.relayed:
             super().send_event(type, **fields)
         elif self.task.send_events:
-            eventer.post(type, uuid=self.id, **fields, **self._ours(type, fields))
+            eventer.post(type, uuid=self.id, **self._ours(type, fields) | fields)
             if type in _NO_SUCCESS:
                 self._tell_of_followers(eventer, type, fields)
 
@@ -159,7 +164,10 @@ class Request(CeleryRequest):
             return []
 
     def _ours(self, type: str, fields: dict[str, Any]) -> dict[str, Any]:
-        ours: dict[str, Any] = {"attempt": self.attempt} | self.membership
+        ours: dict[str, Any] = {"attempt": self.attempt, "name": self.name} | self.membership
+        root_id = self.root_id
+        if isinstance(root_id, str) and root_id != self.id:
+            ours["root_id"] = root_id
         if type == "task-succeeded":
             result = fields.get("result")
             if isinstance(result, Result):
@@ -171,6 +179,10 @@ class Request(CeleryRequest):
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:
         self.memory.forget(self)
         return super()._announce_cancelled(*args, **kwargs)  # type: ignore[misc]
+
+    def _announce_revoked(self, *args: Any, **kwargs: Any) -> Any:
+        cancelling.forget(self.id)
+        return super()._announce_revoked(*args, **kwargs)  # type: ignore[misc]
 
     def _acknowledge_now(self) -> None:
         delivery = self.memory.settle(self, ended=True)
@@ -246,9 +258,13 @@ def _failure_of(exc_info: Any) -> Failure:
     return failure(exc_info.exception, exc_info.traceback)
 
 
+def _raised(exc_info: Any) -> Any:
+    return getattr(exc_info.exception, "exc", exc_info.exception)
+
+
 def _is_ignored(exc_info: ExceptionInfo) -> bool:
     """Celery tells nothing of a task that raised Ignore. A replaced task goes on under the same id, though."""
-    exc = getattr(exc_info.exception, "exc", exc_info.exception)
+    exc = _raised(exc_info)
     return type(exc) is Ignore and exc.args != ("Replaced by new task",)
 
 

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from celery import Celery
 from celery.app.trace import TraceInfo, report_internal_error, trace_ok_t
 from celery.exceptions import Reject
-from celery.states import FAILURE
+from celery.states import FAILURE, REVOKED
 
 from dure.worker.body import Encoded, encoded
 from dure.worker.failure import failure
+from dure.worker.live.cancelling import TaskCancelled
 from dure.worker.result import Result, encode
 
 
@@ -38,6 +40,8 @@ def _wrapped(task: Any, tracer: Callable[..., Any], limit: int) -> Callable[...,
             outcome = tracer(uuid, args, kwargs, request)
         except Reject:
             raise
+        except TaskCancelled as exc:
+            outcome = trace_ok_t(ExceptionInfo(internal=True), TraceInfo(REVOKED, exc), 0.0, None)
         except Exception as exc:
             # Celery's tracer stumbles over an error that it cannot store. A thread would take it to nobody.
             outcome = trace_ok_t(report_internal_error(task, exc), TraceInfo(FAILURE, exc), 0.0, None)
