@@ -118,7 +118,8 @@ def test_waiting_prints_the_result_and_a_failure_is_exit_code_1() -> None:
     succeed(done, "0", 3)
     succeed(done, "1", 6)
     assert dure("watch", done) == "6\n"
-    assert told("watch", done)["result"] == 6
+    *_, last = map(json.loads, dure("watch", done, "--json").splitlines())
+    assert (last["event"], last["data"]["result"]) == ("result", 6)
     job = fail(broken, "0")
     complaint = dure("watch", broken, code=Code.FAILED)
     assert "shop.errors.Broken: it broke" in complaint

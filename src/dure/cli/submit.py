@@ -124,11 +124,8 @@ async def _submit(
 ) -> Job:
     from dure.cli.follow import follow
     from dure.cli.terminal import err
-    from dure.client import JobHandle
     from dure.client.once import idempotency
 
-    if wait:
-        await dure.waiting.listen()  # before the job exists, so that a fast end is not missed
     drafts = [await dure.draft(submission)]
     receipt = await dure.accept(drafts, idempotency(key, [submission], dure.settings.idempotency_ttl))
     (job,) = receipt.jobs
@@ -140,7 +137,7 @@ async def _submit(
         return job
     if not as_json:
         err().print(f"[dim]{job.id}[/]")
-    return await follow(dure, JobHandle(dure, job), timeout)
+    return await follow(dure, job.id, timeout)
 
 
 def _print(job: Job, *, wait: bool, as_json: bool) -> None:

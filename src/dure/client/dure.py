@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
@@ -35,10 +35,13 @@ from dure.client.publisher import Publisher
 from dure.client.requests import all_new, due, flow_request, jobs_request, weight
 from dure.client.resend import resend, resend_many
 from dure.client.submission import Draft, Submission, as_json, draft, plain
+from dure.client.telling import Telling
 from dure.client.waiting import Waiting
+from dure.client.watching import Watching, is_id, read_feed
 from dure.errors import IdempotencyConflict, LedgerUnavailable, LinkError, UnknownJob, UnknownNode, UnknownWorkflow
+from dure.feed import FeedEvent
 from dure.job import Job, State
-from dure.ledger import Group, Idempotency, JobFilter, Ledger, Receipt, Request, WorkflowView
+from dure.ledger import Group, Idempotency, JobFilter, Ledger, Limits, Receipt, Request, WorkflowView
 from dure.link import Link
 from dure.options import OPTION_NAMES
 from dure.settings import Settings, load
@@ -67,14 +70,20 @@ class Dure:
     def __init__(self, settings: Settings | None = None, **arguments: Any) -> None:
         self.settings = settings or load(**arguments)
         self.ledger = Ledger(
-            self.settings.ledger, pool_size=self.settings.pool_size, timeout=self.settings.ledger_timeout
+            self.settings.ledger,
+            pool_size=self.settings.pool_size,
+            timeout=self.settings.ledger_timeout,
+            kept=Limits(entries=self.settings.feed_entries, size=self.settings.feed_bytes),
         )
         self.link: Link = connect(self.settings)
         self.catalogue = Catalogue(self.ledger)
         self.publisher = Publisher(self.link, self.ledger, self._is_application_queue)
         self.waiting = Waiting(self.link, self.ledger)
-        self.flow_waiting = FlowWaiting(self.ledger, self.waiting)
+        self.watching = Watching(self.link, self.ledger)
+        self.flow_waiting = FlowWaiting(self.ledger, self.watching)
         self.ledger.on_release = self._publish
+        self.telling = Telling(self.link, self.ledger)
+        self.ledger.on_change = self.telling.changed
         self._rows: Batcher[Request, Receipt | IdempotencyConflict] = Batcher(self._commit, weigh=weight)
 
     async def __aenter__(self) -> Self:
@@ -89,6 +98,8 @@ class Dure:
         await self.publisher.close()
         await self.flow_waiting.close()
         await self.waiting.close()
+        await self.watching.close()
+        await self.telling.close()
         await self.link.close()
         await self.ledger.close()
 
@@ -173,10 +184,10 @@ class Dure:
         """See that the job does not run, or ends if it runs and its pool can end it; returns the record.
 
         A job that nobody has begun is REVOKED at once. One that runs stays STARTED, with `cancel_requested_at`, until
-        its worker has ended it; threads can't be ended, there it runs on. Cancelling twice changes nothing. Raises
-        UnknownJob, or JobEnded for a job that has ended otherwise.
+        its worker has ended it; in threads it runs on until its task calls `dure.emit` or `dure.progress`. Cancelling
+        twice changes nothing. Raises UnknownJob, or JobEnded for a job that has ended otherwise.
         """
-        if not _is_id(job_id):
+        if not is_id(job_id):
             raise UnknownJob(job_id)
         now = round(time.time(), 6)
         job = await self.in_time(self.ledger.request_cancel(job_id, now, due_at=now + LEASE))
@@ -192,7 +203,7 @@ class Dure:
         It is REVOKED at once where none of them runs, else when they have ended. Cancelling twice changes nothing.
         Raises UnknownWorkflow, or WorkflowEnded where it has ended otherwise.
         """
-        if not _is_id(workflow_id):
+        if not is_id(workflow_id):
             raise UnknownWorkflow(workflow_id)
         now = round(time.time(), 6)
         cancelled = await self.in_time(self.ledger.cancel_workflow(workflow_id, now, due_at=now + LEASE))
@@ -215,7 +226,7 @@ class Dure:
 
         Raises UnknownWorkflow, UnknownNode, WorkflowNotEnded, or JobNotEnded for a node that runs.
         """
-        if not _is_id(workflow_id):
+        if not is_id(workflow_id):
             raise UnknownWorkflow(workflow_id)
         if node is not None and not node.isprintable():  # PostgreSQL cannot be asked for a NUL
             raise UnknownNode(workflow_id, node)
@@ -226,7 +237,7 @@ class Dure:
 
         Raises UnknownWorkflow, UnknownNode, or JobEnded where it has its signal already.
         """
-        if not _is_id(workflow_id):
+        if not is_id(workflow_id):
             raise UnknownWorkflow(workflow_id)
         if not node.isprintable():
             raise UnknownNode(workflow_id, node)
@@ -255,7 +266,7 @@ class Dure:
 
     async def job(self, job_id: str) -> Job:
         """The whole record. Raises UnknownJob."""
-        job = await self.ledger.job(job_id) if _is_id(job_id) else None
+        job = await self.ledger.job(job_id) if is_id(job_id) else None
         if job is None:
             raise UnknownJob(job_id)
         return job
@@ -267,15 +278,36 @@ class Dure:
     async def workflow(self, workflow_id: str, *, nodes: bool = True) -> WorkflowView:
         """The record of a workflow with its nodes, also of one that plain Celery code sent, by the id of its root or
         group. Raises UnknownWorkflow."""
-        view = await self.ledger.workflow_view(workflow_id, nodes=nodes) if _is_id(workflow_id) else None
+        view = await self.ledger.workflow_view(workflow_id, nodes=nodes) if is_id(workflow_id) else None
         if view is None:
             raise UnknownWorkflow(workflow_id)
         return view
 
     async def workflow_handle(self, workflow_id: str) -> WorkflowHandle[Any]:
         """A handle on a workflow that was submitted before. Raises UnknownWorkflow."""
-        workflow = await self.ledger.workflow(workflow_id) if _is_id(workflow_id) else None
+        workflow = await self.ledger.workflow(workflow_id) if is_id(workflow_id) else None
         return WorkflowHandle(self, workflow or (await self.workflow(workflow_id, nodes=False)).workflow)
+
+    def job_events(self, job_id: str, *, after: str | None = None) -> AsyncIterator[FeedEvent]:
+        """What the job told and what happened to it, then what it tells and what happens; `result` is the last event.
+
+        An event's `id`, given as `after`, goes on behind it, here or in another process. The first step raises
+        UnknownJob, InvalidCursor or LedgerUnavailable.
+        """
+        return read_feed(lambda: self.watching.open_job(job_id, after))
+
+    def workflow_events(self, workflow_id: str, *, after: str | None = None) -> AsyncIterator[FeedEvent]:
+        """The same of a workflow and all of its nodes. The first step raises UnknownWorkflow, InvalidCursor or
+        LedgerUnavailable."""
+        return read_feed(lambda: self.watching.open_workflow(workflow_id, after))
+
+    def events(self, wanted: JobFilter | None = None, *, after: str | None = None) -> AsyncIterator[FeedEvent]:
+        """What happens to the jobs of a task, a queue or a tag, from now on and without an end.
+
+        With `after` first those that changed since, as they are now, each at least once. The first step raises
+        InvalidCursor, or InvalidSubmission where something else is wanted.
+        """
+        return read_feed(lambda: self.watching.open_filter(wanted or JobFilter(), after))
 
     def _is_application_queue(self, name: str) -> bool:
         return name == self.settings.default_queue or self.catalogue.defines(name)
@@ -353,7 +385,3 @@ def _queue_of(task: Any) -> dict[str, str]:
     """The queue that a Celery task names itself; its application's routes come with the announcement."""
     queue = getattr(task, "queue", None)
     return {"queue": queue} if isinstance(queue, str) else {}
-
-
-def _is_id(job_id: str) -> bool:
-    return 0 < len(job_id) <= 255 and job_id.isprintable()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from dure.client.handle import JobHandle
 from dure.errors import ResultTimeout, UnknownNode, WorkflowFailed
+from dure.feed import FeedEvent
 from dure.job import Job, State
 from dure.ledger import WorkflowView
 from dure.workflow import Workflow
@@ -80,6 +82,10 @@ class WorkflowHandle(Generic[R_co]):
         if ended.state is not State.SUCCESS:
             raise WorkflowFailed(ended, await self._dure.ledger.workflow_failure(self.id))
         return cast(R_co, await self._dure.ledger.workflow_result(ended))
+
+    def events(self, *, after: str | None = None) -> AsyncIterator[FeedEvent]:
+        """As `Dure.workflow_events`."""
+        return self._dure.workflow_events(self.id, after=after)
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self._workflow.name or ''}[{self.id}] {self._workflow.state}>"

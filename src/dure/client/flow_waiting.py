@@ -1,7 +1,8 @@
 """Waiting for workflows to end, by asking the ledger: one question in a round for everybody who waits in this process.
 
-No event tells the end of a workflow; it is reckoned where the end of its last node is recorded. So whenever a job has
-ended somewhere, the ledger is asked again soon, and else ever less often.
+No worker tells the end of a workflow; it is reckoned where the end of its last node is recorded. So whenever something
+of a workflow was told, the ledger is asked again soon, and else ever less often. Of those that plain Celery code sent
+not all is told under one key.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import suppress
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from dure.client.waiting import Waiting
+from dure.client.watching import Watching
 from dure.errors import LedgerUnavailable
 from dure.ledger import Ledger
 from dure.workflow import Workflow
@@ -21,16 +22,18 @@ from dure.workflow import Workflow
 log = structlog.get_logger("dure")
 
 _FIRST_SECONDS = 0.02
-_MOST_SECONDS = 0.25
+_MOST_SECONDS = 1.0
+_MOST_SECONDS_OF_CELERYS = 0.25
 
 
 class FlowWaiting:
     """Everybody who waits for a workflow in this process."""
 
-    def __init__(self, ledger: Ledger, events: Waiting) -> None:
+    def __init__(self, ledger: Ledger, watching: Watching) -> None:
         self._ledger = ledger
-        self._events = events
+        self._watching = watching
         self._waiters: dict[str, set[asyncio.Future[Workflow]]] = {}
+        self._of_celery: set[str] = set()
         self._ask = asyncio.Event()
         self._asking: asyncio.Task[None] | None = None
 
@@ -40,12 +43,15 @@ class FlowWaiting:
             return workflow
         future: asyncio.Future[Workflow] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(workflow.id, set()).add(future)
+        if workflow.origin != "dure":
+            self._of_celery.add(workflow.id)
         self._ask.set()
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_ledger(), name="dure-workflows")
         try:
-            async with asyncio.timeout(timeout):
-                return await future
+            with self._watching.woken(workflow.id, self._ask.set):
+                async with asyncio.timeout(timeout):
+                    return await future
         except TimeoutError:
             return None
         finally:
@@ -61,19 +67,19 @@ class FlowWaiting:
         waiters.discard(future)
         if not waiters:
             self._waiters.pop(workflow_id, None)
+            self._of_celery.discard(workflow_id)
 
     async def _ask_ledger(self) -> None:
         pause = _FIRST_SECONDS
-        with self._events.watched(self._ask.set):
-            while self._waiters:
-                self._ask.clear()
-                await self._look(list(self._waiters))
-                await asyncio.sleep(_FIRST_SECONDS)
-                pause = min(pause * 1.5, _MOST_SECONDS)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause - _FIRST_SECONDS):
-                        await self._ask.wait()
-                    pause = _FIRST_SECONDS
+        while self._waiters:
+            self._ask.clear()
+            await self._look(list(self._waiters))
+            await asyncio.sleep(_FIRST_SECONDS)
+            pause = min(pause * 1.5, _MOST_SECONDS_OF_CELERYS if self._of_celery else _MOST_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause - _FIRST_SECONDS):
+                    await self._ask.wait()
+                pause = _FIRST_SECONDS
 
     async def _look(self, ids: Sequence[str]) -> None:
         try:

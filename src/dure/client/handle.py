@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from dure.errors import JobFailed, ResultTimeout
+from dure.feed import FeedEvent, FeedKind
 from dure.job import Job, State
 from dure.workflows.compile import sub_workflow
 
@@ -61,6 +63,19 @@ class JobHandle(Generic[R_co]):
         if ended.state is not State.SUCCESS:
             raise JobFailed(ended)
         return cast(R_co, ended.result)
+
+    def events(self, *, after: str | None = None) -> AsyncIterator[FeedEvent]:
+        """As `Dure.job_events`."""
+        return self._dure.job_events(self.id, after=after)
+
+    async def output(self) -> AsyncIterator[Any]:
+        """The chunks that the task emits, to its end; those of an attempt that failed, too. Raises JobFailed then, if
+        the job did not succeed."""
+        async for event in self.events():
+            if event.kind is FeedKind.OUTPUT:
+                yield event.data["chunk"]
+        if (await self.wait()).state is not State.SUCCESS:
+            raise JobFailed(self._job)
 
     def __repr__(self) -> str:
         return f"<JobHandle {self._job.task}[{self.id}] {self._job.state}>"

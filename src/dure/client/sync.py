@@ -10,7 +10,7 @@ threads at once therefore share transactions and flights to the broker, as they 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, TypeVarTuple, Unpack, overload
@@ -22,7 +22,8 @@ from dure.client.dure import Dure
 from dure.client.flow_handle import WorkflowHandle
 from dure.client.handle import JobHandle
 from dure.client.submission import Submission
-from dure.client.sync_handle import SyncJobHandle, SyncWorkflowHandle
+from dure.client.sync_handle import SyncJobHandle, SyncWorkflowHandle, steps
+from dure.feed import FeedEvent
 from dure.job import Job
 from dure.ledger import Group, JobFilter, WorkflowView
 from dure.settings import Settings
@@ -155,6 +156,18 @@ class SyncDure:
     def workflow_handle(self, workflow_id: str) -> SyncWorkflowHandle[Any]:
         """A handle on a workflow that was submitted before. Raises UnknownWorkflow."""
         return self._flow(self._call(lambda: self._dure.workflow_handle(workflow_id)))
+
+    def job_events(self, job_id: str, *, after: str | None = None) -> Iterator[FeedEvent]:
+        """As `Dure.job_events`."""
+        return steps(self._portal, self._dure.job_events(job_id, after=after))
+
+    def workflow_events(self, workflow_id: str, *, after: str | None = None) -> Iterator[FeedEvent]:
+        """As `Dure.workflow_events`."""
+        return steps(self._portal, self._dure.workflow_events(workflow_id, after=after))
+
+    def events(self, wanted: JobFilter | None = None, *, after: str | None = None) -> Iterator[FeedEvent]:
+        """As `Dure.events`."""
+        return steps(self._portal, self._dure.events(wanted, after=after))
 
     @property
     def _portal(self) -> BlockingPortal:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
 from dure.client.flow_handle import WorkflowHandle
 from dure.client.handle import JobHandle
+from dure.feed import FeedEvent
 from dure.job import Job
 from dure.ledger import WorkflowView
 from dure.workflow import Workflow
 
 R_co = TypeVar("R_co", covariant=True)
+Item = TypeVar("Item")
 
 
 class SyncJobHandle(Generic[R_co]):
@@ -45,6 +49,14 @@ class SyncJobHandle(Generic[R_co]):
     def result(self, timeout: float | None = None) -> R_co:
         """What the task returned, as JSON has it. Raises JobFailed, or ResultTimeout after `timeout` seconds."""
         return self._portal.call(self._handle.result, timeout)
+
+    def events(self, *, after: str | None = None) -> Iterator[FeedEvent]:
+        """As `Dure.job_events`."""
+        return steps(self._portal, self._handle.events(after=after))
+
+    def output(self) -> Iterator[Any]:
+        """As `JobHandle.output`."""
+        return steps(self._portal, self._handle.output())
 
     def __repr__(self) -> str:
         return f"<Sync{repr(self._handle).removeprefix('<')}"
@@ -98,5 +110,24 @@ class SyncWorkflowHandle(Generic[R_co]):
         """The result of the whole. Raises WorkflowFailed, or ResultTimeout after `timeout` seconds."""
         return self._portal.call(self._handle.result, timeout)
 
+    def events(self, *, after: str | None = None) -> Iterator[FeedEvent]:
+        """As `Dure.workflow_events`."""
+        return steps(self._portal, self._handle.events(after=after))
+
     def __repr__(self) -> str:
         return f"<Sync{repr(self._handle).removeprefix('<')}"
+
+
+def steps(portal: BlockingPortal, items: AsyncIterator[Item]) -> Iterator[Item]:
+    """What the client's loop iterates over, step by step in the caller's thread."""
+    try:
+        while True:
+            try:
+                item = portal.call(anext, items)
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        if isinstance(items, AsyncGenerator):
+            with suppress(RuntimeError):  # the client was closed before
+                portal.call(items.aclose)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -44,7 +44,6 @@ class Waiting:
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
         self._known: dict[str, Job] = {}
         self._soon: dict[str, float] = {}
-        self._watching: list[Callable[[], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._ready = asyncio.Event()
         self._ask = asyncio.Event()
@@ -59,16 +58,6 @@ class Waiting:
     def _begin(self) -> None:
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._read_feed()), asyncio.create_task(self._ask_ledger())]
-
-    @contextmanager
-    def watched(self, told: Callable[[], None]) -> Iterator[None]:
-        """Meanwhile `told` is called whenever some jobs have ended."""
-        self._watching.append(told)
-        self._begin()
-        try:
-            yield
-        finally:
-            self._watching.remove(told)
 
     async def wait(self, job: Job, timeout: float | None) -> Job | None:
         """The job once it has ended, None when `timeout` seconds have passed; `job` is what is known of it."""
@@ -134,8 +123,6 @@ class Waiting:
     async def _push(self, feed: EventFeed) -> None:
         while True:
             bodies = await feed.batch(500)
-            for told in self._watching:
-                told()
             for body in bodies:
                 if self._waiters:
                     for event in read_events(body):
@@ -157,7 +144,7 @@ class Waiting:
 
     async def _ask_ledger(self) -> None:
         quiet_since = time.monotonic()
-        while self._waiters or self._watching or time.monotonic() - quiet_since < _QUIET_SECONDS:
+        while self._waiters or time.monotonic() - quiet_since < _QUIET_SECONDS:
             self._ask.clear()
             if self._waiters:
                 quiet_since = time.monotonic()
