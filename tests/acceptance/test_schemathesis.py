@@ -36,6 +36,9 @@ BOUNDED: dict[str, Any] = {
 LEFT_OUT = {"Prefer"}
 # To spoil a form that nests in itself takes minutes; what is wrong in one is tried by the tests of workflows.
 NOT_SPOILT = {("post", "/api/v1/workflows")}
+# The feed of a filter never ends, so there is never an answer to hold against the document; the feeds of jobs and
+# workflows that nobody submitted are answered at once. Real feeds are read by test_http_events.
+ENDLESS = {("get", "/api/v1/events")}
 FAILED = {f"urn:dure:problem:{what}-failed" for what in ("job", "workflow")}
 
 
@@ -84,6 +87,8 @@ def test_every_operation_answers_as_the_document_says(api: Any, mode: Generation
     wrong, tried = [], 0
     for result in api.get_all_operations():
         operation = result.ok()
+        if (operation.method, operation.path) in ENDLESS:
+            continue
         if mode is GenerationMode.NEGATIVE and (operation.method, operation.path) in NOT_SPOILT:
             continue
 

@@ -14,13 +14,15 @@ import uvicorn
 from fastapi import FastAPI
 
 from dure.cli.listener import url
+from dure.cli.protocols import Http, WebSocket
 from dure.errors import DureError
 from dure.gateway.app import create_app
+from dure.gateway.feeds import OpenFeeds
 from dure.settings import Settings
 
 log = structlog.get_logger("dure")
 
-# A feed to a browser never ends by itself.
+# Feeds are told to end; some other request may take as long as it likes.
 _GRACE_SECONDS = 5
 
 
@@ -37,6 +39,7 @@ class Gateway(uvicorn.Server):
         self.failure: DureError | OSError | None = None
         self._listener = listener
         app = create_app(settings)
+        self._feeds: OpenFeeds = app.state.feeds
         app.router.lifespan_context = self._noting(app.router.lifespan_context)
         super().__init__(
             uvicorn.Config(
@@ -46,6 +49,10 @@ class Gateway(uvicorn.Server):
                 lifespan="on",
                 timeout_graceful_shutdown=_GRACE_SECONDS,
                 server_header=False,
+                http=Http,
+                ws=WebSocket,
+                ws_max_size=settings.body_limit,
+                ws_per_message_deflate=False,  # its memory for each connection is a hundred times what a reader costs
             )
         )
 
@@ -56,6 +63,7 @@ class Gateway(uvicorn.Server):
             log.info("gateway listens", url=url(self._listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._feeds.close()
         await super().shutdown(sockets)
         log.info("gateway stopped")
 

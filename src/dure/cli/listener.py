@@ -7,6 +7,8 @@ import socket
 
 from dure.errors import ConfigurationError, Problem
 
+_UNSENT_BYTES = 262_144
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Raises ConfigurationError where the address cannot be bound."""
@@ -16,6 +18,10 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Each connection inherits it: what a slow reader has not taken waits in the gateway, which counts it, and
+            # not by the megabyte in the kernel.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         listener.bind(address)
         listener.listen(2048)
     except OSError as exc:

@@ -23,6 +23,11 @@ async def read_json(request: Request, limit: int) -> Any:
         raise BodyProblem(
             415, "not-json", "The body must be JSON", f"send Content-Type: application/json, not {kind or 'nothing'}"
         )
+    return decoded(body)
+
+
+def decoded(body: bytes | str) -> Any:
+    """Raises BodyProblem."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:

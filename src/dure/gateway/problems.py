@@ -37,6 +37,7 @@ from dure.errors import (
     WorkflowFailed,
     WorkflowNotEnded,
 )
+from dure.gateway.tokens import InvalidToken, NoTokenSecret, NotOpened
 from dure.workflow import Workflow
 
 log = structlog.get_logger("dure")
@@ -86,6 +87,24 @@ def _(exc: RequestValidationError) -> Response:
 @answer.register
 def _(exc: InvalidCursor) -> Response:
     return invalid([FieldError(("cursor",), str(exc))])
+
+
+@answer.register
+def _(exc: InvalidToken) -> Response:
+    headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+    detail = f"{exc}; ask POST /api/v1/tokens for a new one"
+    return problem(401, "invalid-token", "The token cannot be used", detail, headers=headers)
+
+
+@answer.register
+def _(exc: NotOpened) -> Response:
+    return problem(403, "not-opened", "The token does not open this", str(exc))
+
+
+@answer.register
+def _(exc: NoTokenSecret) -> Response:
+    log.warning("no token can be made", error=str(exc))
+    return problem(503, "no-token-secret", "No token can be made", "set DURE_TOKEN_SECRET; the gateway's log says more")
 
 
 def read_errors(errors: Iterable[Any], skip: int = 0) -> list[FieldError]:

@@ -23,7 +23,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Dure, Sequence[Serv
     """Opens the client, starts the services; stops them in the opposite order."""
     results = connect_results(settings)
     async with Dure(settings) as dure:
-        recorder = Recorder(dure.ledger, dure.link, results)
+        recorder = Recorder(dure.ledger, dure.link, results, tell=dure.telling.again)
         services: list[Service] = [
             recorder,
             Relay(dure.ledger, dure.link, dure.publisher, lease=LEASE),
@@ -35,6 +35,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Dure, Sequence[Serv
                 event_queue=settings.event_queue,
                 settle_after=settings.settle_after,
                 results=results,
+                feed_days=settings.feed_days,
             ),
             Census(dure.ledger, dure.link),
         ]

@@ -62,6 +62,18 @@ class JobRecord(BaseModel):  # type: ignore[no-redef]
     runtime: float | None = Field(description="Seconds that the last attempt ran.")
 
 
+class SubmittedRecord(JobRecord):  # type: ignore[no-redef]
+    """The record of a job, and for who submitted it with a token of the task a token of the job."""
+
+    token: str | None = Field(None, description="Opens this job: to watch it, and to cancel it if the task's may be.")
+    token_expires_at: datetime | None = None
+
+
+class TokenRecord(BaseModel):
+    token: str = Field(description="A bearer token: Authorization: Bearer TOKEN, or the query parameter `token`.")
+    expires_at: datetime
+
+
 class JobPage(BaseModel):
     jobs: list[JobRecord]
     next: str | None = Field(description="Cursor of the next page; null on the last.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -14,6 +15,7 @@ from dure.client.catalogue import Catalogue
 from dure.client.flows import FlowDraft
 from dure.client.once import idempotency
 from dure.errors import FieldError, InvalidSubmission
+from dure.gateway.tokens import Grant, Tokens
 from dure.job import Job, State
 from dure.ledger import Idempotency
 from dure.options import OPTION_NAMES
@@ -65,6 +67,19 @@ async def read_submission(name: str, body: Any, query: QueryParams, catalogue: C
     if _is_envelope(body, parameters):
         return envelope(name, body, options, force=force)
     return Submission(task=name, kwargs=body, options=options, force=force, named=True)
+
+
+def require_plain(submission: Submission) -> None:
+    """Who has a token chooses the arguments and nothing else: a queue or a unique key may lead to what is others'."""
+    wrong = [*submission.options, *(["force"] if submission.force else [])]
+    if wrong:
+        raise InvalidSubmission([FieldError((name,), "cannot be chosen with a token") for name in wrong])
+
+
+def token_for(grant: Grant, job_id: str, tokens: Tokens) -> dict[str, Any]:
+    """What the receipt of a submission with a token has beside the job's record."""
+    minted = tokens.mint_for_job(grant, job_id)
+    return {"token": minted.token, "token_expires_at": datetime.fromtimestamp(minted.expires_at, UTC)}
 
 
 def envelope(

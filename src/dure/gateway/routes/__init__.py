@@ -8,15 +8,30 @@ from dure.gateway.problems import ProblemRoute
 from dure.gateway.routes import (
     again,
     dead,
+    events,
     jobs,
     operate,
     submit,
+    tokens,
+    websocket,
     workflow_operations,
     workflow_submit,
     workflows,
 )
 
-_MODULES = (submit, again, dead, jobs, workflow_submit, workflow_operations, workflows, operate)
+_MODULES = (
+    submit,
+    again,
+    dead,
+    jobs,
+    workflow_submit,
+    workflow_operations,
+    workflows,
+    operate,
+    events,
+    tokens,
+    websocket,
+)
 
 
 def api_router() -> APIRouter:

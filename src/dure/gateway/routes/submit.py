@@ -10,12 +10,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from dure.client import Submission
 from dure.client.flows import FlowDraft
 from dure.errors import FieldError, InvalidSubmission, UnknownTask
+from dure.gateway.access import grant_of
 from dure.gateway.body import read_json
 from dure.gateway.dependency import DureDep
 from dure.gateway.lean import LeanRoute
 from dure.gateway.render import json_response
 from dure.gateway.results import result_response
-from dure.gateway.schemas import JobList, JobRecord, Problem
+from dure.gateway.schemas import JobList, JobRecord, Problem, SubmittedRecord
 from dure.gateway.submit import (
     as_accepted,
     idempotency_of,
@@ -24,7 +25,10 @@ from dure.gateway.submit import (
     preferred_wait,
     read_batch,
     read_submission,
+    require_plain,
+    token_for,
 )
+from dure.gateway.tokens import tokens_of
 from dure.job import Job
 from dure.ledger import Idempotency, Receipt
 from dure.settings import Settings
@@ -74,7 +78,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     summary="Submit a job",
     responses={
         200: {"model": JobRecord, "description": "Ended within `Prefer: wait=N`", "headers": _TOLD},
-        202: {"model": JobRecord, "description": "Accepted: the row is committed", "headers": _LOCATION | _TOLD},
+        202: {"model": SubmittedRecord, "description": "Accepted: the row is committed", "headers": _LOCATION | _TOLD},
         500: {"model": Problem, "description": "Failed within `Prefer: wait=N`"},
         **REFUSALS,
     },
@@ -90,6 +94,8 @@ async def submit(name: Annotated[str, Path(max_length=255)], request: Request, d
     """Commits a row and answers 202 with the job; the message is published at once, or when the broker is back."""
     body = await read_json(request, dure.settings.body_limit)
     submission = await read_submission(name, body, request.query_params, dure.catalogue)
+    if grant_of(request.scope) is not None:
+        require_plain(submission)
     draft = await dure.draft(submission)
     key = key_of(request, [submission], dure.settings)
     wait = preferred_wait(request.headers.get("prefer"))
@@ -161,7 +167,10 @@ async def submit_many(
 
 def _accepted(request: Request, receipt: Receipt, job: Job) -> Response:
     headers = {"Location": _job_path(request, job.id), **_told_of(receipt)}
-    return json_response(job_view(job), 202, headers)
+    view = job_view(job)
+    if (grant := grant_of(request.scope)) is not None:
+        view |= token_for(grant, job.id, tokens_of(request.scope, request.app.state.dure.settings))
+    return json_response(view, 202, headers)
 
 
 def key_of(request: Request, asked: Sequence[Submission] | FlowDraft, settings: Settings) -> Idempotency | None:
