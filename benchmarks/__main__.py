@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import embedded_broker, http_submit, latency, workflows
+from benchmarks import embedded_broker, http_submit, latency, live, workflows
 
-PARTS = {"http": http_submit, "latency": latency, "broker": embedded_broker, "workflows": workflows}
+PARTS = {"http": http_submit, "latency": latency, "broker": embedded_broker, "workflows": workflows, "live": live}
 
 
 def main() -> None:

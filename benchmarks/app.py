@@ -1,8 +1,11 @@
 """The Celery application whose jobs are timed."""
 
+import time
 from typing import Any
 
 from celery import Celery
+
+import dure
 
 app = Celery("bench")
 
@@ -16,3 +19,19 @@ def add(x: int, y: int) -> int:
 def step(*_: Any) -> int:
     """Does nothing, with whatever the step before it returned."""
     return 0
+
+
+@app.task(name="bench.stream")
+def stream(rate: float, seconds: float) -> int:
+    """Emits the time, `rate` times a second; returns how often."""
+    began = time.time()
+    total = int(rate * seconds)
+    for n in range(total):
+        time.sleep(max(0.0, began + n / rate - time.time()))
+        dure.emit(time.time())
+    return total
+
+
+@app.task(name="bench.nap")
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
