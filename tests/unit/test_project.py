@@ -1,5 +1,6 @@
 """What the checkout holds: locks that fit pyproject.toml, and nothing of the machine it was written on."""
 
+import json
 import os
 import re
 import subprocess
@@ -68,6 +69,8 @@ def test_a_trace_would_be_found(trace: str) -> None:
         ("base.txt", ("project", "dependencies")),
         ("build.txt", ("build-system", "requires")),
         ("dev.txt", ("dependency-groups", "dev")),
+        ("dev.txt", ("dependency-groups", "examples")),
+        ("examples.txt", ("dependency-groups", "examples")),
         ("dev.txt", ("project", "dependencies")),
     ],
 )
@@ -80,7 +83,17 @@ def test_a_lock_holds_a_fitting_pin_of_every_requirement(lock: str, keys: tuple[
 
 
 def test_the_locks_agree() -> None:
-    assert (locked("base.txt") | locked("build.txt")).items() <= locked("dev.txt").items()
+    others = locked("base.txt") | locked("build.txt") | locked("examples.txt")
+    assert others.items() <= locked("dev.txt").items()
+
+
+def test_the_javascript_clients_lock_has_a_hash_of_every_package_and_no_address() -> None:
+    packages = json.loads((CHECKOUT / "clients/js/package-lock.json").read_text())["packages"]
+    own = packages.pop("")
+    wanted = json.loads((CHECKOUT / "clients/js/package.json").read_text())
+    assert own["devDependencies"] == wanted["devDependencies"]
+    assert {name for name, package in packages.items() if not package["integrity"].startswith("sha512-")} == set()
+    assert {name for name, package in packages.items() if "resolved" in package} == set()
 
 
 @pytest.mark.parametrize("script", [".ci/run", "scripts/lock", "scripts/services", "scripts/venv"])

@@ -1,0 +1,10 @@
+export type { OnRetry, Pauses } from "./backoff.js";
+export type { WatchOptions } from "./channel.js";
+export { Dure, type DureOptions } from "./dure.js";
+export { DisconnectedError, FailedError, type Problem, ProblemError, TimeoutError } from "./errors.js";
+export type * from "./events.js";
+export type { Job, ResultOptions, Workflow } from "./handle.js";
+export type { TokenSource } from "./http.js";
+export type * from "./records.js";
+export type { Connection } from "./connection.js";
+export type { WebSocketClass, WebSocketLike } from "./socket.js";
