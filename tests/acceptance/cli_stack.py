@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 CHECKOUT = Path(__file__).parents[2]
-_DEADLINE = 30.0
+_DEADLINE = 60.0
 
 
 def until(holds: Callable[[], bool], what: Callable[[], str] = lambda: "", deadline: float = _DEADLINE) -> None:
@@ -44,7 +44,7 @@ class Up:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = arguments
-        self._environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})}
+        self.environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **(environment or {})}
         self._log = home / "up.log"
 
     @property
@@ -56,7 +56,7 @@ class Up:
             self.process = subprocess.Popen(
                 self.command("up", "--port", str(self.port), *self._arguments),
                 cwd=CHECKOUT,
-                env=self._environment,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -68,7 +68,7 @@ class Up:
         return subprocess.run(
             self.command(name, *arguments),
             cwd=CHECKOUT,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=_DEADLINE,
@@ -101,7 +101,11 @@ class Up:
 
     def __enter__(self) -> Self:
         self.start()
-        self.tells("Dure is ready")
+        try:
+            self.tells("Dure is ready")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
