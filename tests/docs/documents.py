@@ -8,7 +8,9 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 PATHS = sorted(
-    path for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "deploy/**/*.md") for path in CHECKOUT.glob(pattern)
+    path
+    for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "clients/*/*.md", "deploy/**/*.md")
+    for path in CHECKOUT.glob(pattern)
 )
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

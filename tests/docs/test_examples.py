@@ -58,7 +58,12 @@ def test_the_readmes_first_job_gives_its_result_over_http_and_on_the_command_lin
 
 
 @pytest.mark.parametrize(
-    ("beginning", "printed"), [("from dure import Dure", "5\n"), ("from celery import chain", "15\n")]
+    ("beginning", "printed"),
+    [
+        ("from dure import Dure", "5\n"),
+        ("from celery import chain", "15\n"),
+        ("from tasks import answer", "You asked: Why? "),
+    ],
 )
 async def test_the_readmes_client_prints_the_result(
     beginning: str, printed: str, here: Shop, capsys: pytest.CaptureFixture[str]

@@ -17,6 +17,9 @@ NOT_OURS = re.compile(
     r"|\bllms?\b|\bai\b|language model|\bsub-?agents?\b|\bhelpers?\b|\bacceptance criteria|\btodo\b"
 )
 MAKERS = re.compile(rb"(?i)\bclaude\b|\banthropic|\bopenai|\bchatgpt|\bcopilot")
+# One example is a client of such a server: it may name the package, and the locks have it.
+CLIENT = re.compile(rb"(?i)\bopenai")
+OF_THE_CLIENT = re.compile(r"examples/chat/.*|requirements/(dev|examples)\.txt|pyproject\.toml")
 WIDTH = 120
 
 
@@ -67,7 +70,10 @@ def test_both_readmes_have_the_same_structure() -> None:
 
 @pytest.mark.parametrize("path", PATHS, ids=ids)
 def test_the_text_speaks_of_the_project_and_not_of_its_making(path: Path) -> None:
-    assert [found[0] for found in NOT_OURS.finditer(path.read_text())] == []
+    text = path.read_text()
+    if OF_THE_CLIENT.fullmatch(ids(path)):
+        text = CLIENT.sub(b"", text.encode()).decode()
+    assert [found[0] for found in NOT_OURS.finditer(text)] == []
 
 
 @pytest.mark.parametrize("path", PATHS, ids=ids)
@@ -84,7 +90,13 @@ def test_the_changelog_has_this_version_first() -> None:
 
 
 def test_no_file_names_who_or_what_wrote_it() -> None:
-    found = [path for path in committed() if path != Path(__file__) and MAKERS.search(path.read_bytes())]
+    found = []
+    for path in committed():
+        content = path.read_bytes()
+        if OF_THE_CLIENT.fullmatch(ids(path)):
+            content = CLIENT.sub(b"", content)
+        if path != Path(__file__) and MAKERS.search(content):
+            found.append(path)
     assert found == []
 
 
