@@ -1,55 +1,28 @@
-"""The step that reads the log of cancelled jobs: where it stands, and what it does with an entry."""
+"""What a worker says of jobs that are revoked."""
 
-from collections.abc import Iterator
+import logging
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from celery import Celery
 from celery.worker import state
-from celery.worker.consumer.tasks import Tasks
+from celery.worker.control import revoke
 
-from dure.revocation import Revocation
-from dure.worker.revocations import Revocations, apply
-
-
-@pytest.fixture(autouse=True)
-def _celerys_state_is_put_back() -> Iterator[None]:
-    before = state.revoked.maxlen, state.revoked.expires
-    yield
-    state.revoked.maxlen, state.revoked.expires = before
-    state.reset_state()
+from dure.worker.revocations import Revocations
 
 
-class Running:
-    def __init__(self) -> None:
-        self.ended = 0
+def test_without_a_result_backend_nothing_is_said_of_each_revoked_job(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("celery.worker.control"), "filters", [])
+    monkeypatch.setattr(state, "revoked", type(state.revoked)())
+    worker = SimpleNamespace(app=Celery("silent", set_as_current=False), consumer=None)
 
-    def terminate(self, pool: Any, signal: str) -> None:
-        self.ended += 1
-        raise ProcessLookupError
-
-
-@pytest.mark.parametrize("tasks_first", [True, False])
-def test_the_log_is_read_before_messages_are_asked_for(tasks_first: bool) -> None:
-    parent = SimpleNamespace(steps=[])
-    steps = [Tasks(parent), Revocations(parent)]
-    for step in steps if tasks_first else reversed(steps):
-        step.include(parent)
-    assert [type(step) for step in parent.steps] == [Revocations, Tasks]
-
-
-def test_a_hundred_thousand_cancellations_are_kept() -> None:
+    revoke(worker, "one")
+    assert "Failed to mark task one" in caplog.text
+    caplog.clear()
     Revocations(SimpleNamespace())
-    state.revoked.update(str(number) for number in range(100_000))
-    assert "0" in state.revoked
+    revoke(worker, "other")
 
-
-@pytest.mark.parametrize(
-    ("late", "terminate", "ended"), [(True, True, 1), (True, False, 0), (False, True, 0), (False, False, 0)]
-)
-def test_only_a_late_entry_that_says_so_ends_what_runs(late: bool, terminate: bool, ended: int) -> None:
-    request = Running()
-    state.requests["runs"] = request
-    apply(SimpleNamespace(pool=None), Revocation(ids=("waits", "runs"), terminate=terminate), late=late)
-    assert request.ended == ended
-    assert {"waits", "runs"} <= set(state.revoked)
+    assert "other" in state.revoked
+    assert "Failed" not in caplog.text

@@ -14,6 +14,7 @@ run.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 from uuid import uuid4
@@ -35,6 +36,11 @@ _STALLED = 5.0  # seconds without an entry, while the marker is waited for
 _LOOK_EVERY = 1.0
 
 
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Celery warns of each revoked job that no result backend can be told of, also where there is none."""
+    return not (isinstance(record.args, tuple) and any(isinstance(arg, NotImplementedError) for arg in record.args))
+
+
 class Revocations(bootsteps.StartStopStep):
     name = "dure.worker.Revocations"
     requires = (Mingle,)
@@ -42,6 +48,7 @@ class Revocations(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **options: Any) -> None:
         super().__init__(consumer, **options)
         state.revoked.maxlen, state.revoked.expires = max(state.revoked.maxlen, _MOST), KEPT
+        logging.getLogger("celery.worker.control").addFilter(_tells_something)
         self._after: int | None = None
         self._refused = False
         self._timer: Any = None
