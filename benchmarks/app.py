@@ -22,9 +22,9 @@ def step(*_: Any) -> int:
 
 
 @app.task(name="bench.stream")
-def stream(rate: float, seconds: float) -> int:
-    """Emits the time, `rate` times a second; returns how often."""
-    began = time.time()
+def stream(rate: float, seconds: float, after: float = 0.0) -> int:
+    """Emits the time, `rate` times a second, `after` so many seconds; returns how often."""
+    began = time.time() + after
     total = int(rate * seconds)
     for n in range(total):
         time.sleep(max(0.0, began + n / rate - time.time()))
