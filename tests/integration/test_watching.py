@@ -195,12 +195,10 @@ async def test_a_reader_that_stops_reading_is_bounded_and_misses_nothing(client:
     assert chunks(got) == list(range(3000))
 
 
+@pytest.mark.parametrize("place", ["production"], indirect=True)  # the embedded broker has no connection to cut
 async def test_a_cut_connection_is_made_up_for(
-    request: pytest.FixtureRequest, place: Site, client: Dure, other: Dure, tmp_path: Path
+    rabbitmq: RabbitMQ, place: Site, client: Dure, other: Dure, tmp_path: Path
 ) -> None:
-    if "DURE_BROKER_URL" not in place.environ:
-        pytest.skip("the embedded broker has no connection to cut")
-    rabbitmq: RabbitMQ = request.getfixturevalue("rabbitmq")
     go = tmp_path / "go"
     job = await client.submit("live.talk", 200, str(go), 20)
     events = other.job_events(job.id)
