@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from dure.entry import Position
 from dure.job import Job, JobError, State
 
 _OPEN = {
@@ -39,7 +40,8 @@ Standing = tuple[int, int, float, float]
 class JobEvent(Struct, frozen=True, kw_only=True):
     """One thing that happened to a job at `at`, told by `worker`; `state` is where it leaves the job.
 
-    `delivery` is true for the event that a worker took the message, which leaves the job QUEUED.
+    `delivery` is true for the event that a worker took the message, which leaves the job QUEUED. `told` is the place of
+    the last entry of an attempt that is over, where its worker says so; the record has nothing of it.
     """
 
     job_id: str
@@ -63,6 +65,7 @@ class JobEvent(Struct, frozen=True, kw_only=True):
     root_id: str | None = None
     parent_id: str | None = None
     group_id: str | None = None
+    told: Position | None = None
 
 
 def standing(state: State, attempt: int | None, at: float) -> Standing:

@@ -11,7 +11,8 @@ A push comes at once, but may be lost, repeated or late; the ledger has everythi
   above all, and is told by the `result` alone.
 - The result comes last. An end that was pushed is given at once where entries were pushed before it, or the reader has
   been there for some seconds: in its queue the end comes behind the entries. An end that the ledger tells is given a
-  moment later, for several recorders share the work; and later still where something is known to be missing.
+  moment later, for several recorders share the work; and later still where something is known to be missing. Dure's
+  workers tell with an attempt's end the place of its last entry: either end waits for that one, and no longer.
 
 What a reader has seen is its cursor, `<place>.<run>.<n>`, the id of each event: a feed goes on from there anywhere.
 """
@@ -140,10 +141,11 @@ class Follow:
         now: float,
         dropped: int = 0,
         more: bool = False,
+        last: Position = Position(),  # noqa: B008 - it is frozen
         complete: bool = False,
     ) -> list[FeedEvent]:
-        """What the ledger answers: the record, and after it what is kept behind `seen`. `complete` says that with this
-        end all entries are recorded."""
+        """What the ledger answers: the record, and after it what is kept behind `seen`. `last` is the place of the
+        last entry, as far as it is known; `complete` says that with this end all entries are recorded."""
         if self.over:
             return []
         events: list[FeedEvent] = []
@@ -166,6 +168,7 @@ class Follow:
             if job.state.final:
                 self._end_since = now if self._end_since is None else self._end_since
                 since = min(job.finished_at or now, self._end_since)
+                self._missed = max(self._missed, last)
                 settle = SETTLE_SECONDS if self.seen.run else QUIET_SECONDS
                 if self._held or self._missed > self.seen:
                     settle = GAP_SECONDS
@@ -182,7 +185,7 @@ class Follow:
     def push(self, told: Told, size: int = 0) -> list[FeedEvent]:
         """`size` in bytes: what is held is bounded."""
         events: list[FeedEvent] = []
-        if self.over:
+        if self.over or told.last <= self.seen:  # a repeat says nothing of what came between
             return events
         self._is_whole = True
         if told.is_first:
@@ -213,6 +216,9 @@ class Follow:
         if self.over:
             return events
         self.job = fold(self.job, event)
+        if event.told is not None and event.told > self.seen:
+            self._missed = max(self._missed, event.told)
+            self.ask()
         if self._is_whole:
             self._asks_again = 0
         if event.state.final:
@@ -220,8 +226,8 @@ class Follow:
             if event.state is State.SUCCESS and not event.has_result:
                 self._asks = True
                 self._fruitless = 1  # the ledger looks for the value first
-            elif self._is_whole:
-                self._end_pushed = True
+            elif event.told is not None or (self._is_whole and self.job.attempts <= 1):
+                self._end_pushed = True  # where an attempt before told something, its last entries may be on their way
             else:
                 self._asks = True
         self._tell_state(events)

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from dure.entry import Told, read_told
+from dure.entry import Position, Told, read_told
 from dure.entry import entries_message as entries_message  # noqa: PLC0414
 from dure.entry import read_entries as read_entries  # noqa: PLC0414
 from dure.event import JobEvent
@@ -236,9 +236,19 @@ def _job_event(kind: str, fields: dict[str, Any]) -> JobEvent | None:
         "root_id": fields.get("root_id"),
         "parent_id": fields.get("parent_id"),
         "group_id": fields.get("group_id"),
+        "told": _place(fields.get("told")),
     }
     # Converted, for a value of another type than its column's would stop the recorder.
     return msgspec.convert(known | outcome(fields), JobEvent)
+
+
+def _place(told: Any) -> Position | None:
+    """None also where it cannot be read: the event itself is worth more."""
+    try:
+        place = msgspec.convert(told, Position)
+    except msgspec.ValidationError:
+        return None
+    return place if place.run > 0 and place.n > 0 else None
 
 
 def _succeeded(fields: dict[str, Any]) -> dict[str, Any]:

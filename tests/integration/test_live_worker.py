@@ -126,6 +126,19 @@ def test_what_a_failing_task_told_comes_before_its_end(audience: Audience) -> No
     assert audience.end(job).state is State.FAILURE
 
 
+@pytest.mark.parametrize(
+    ("task", "state"), [("talk", State.SUCCESS), ("speak_and_fail", State.FAILURE), ("speak_and_retry", State.RETRY)]
+)
+def test_the_end_of_an_attempt_says_which_entry_was_its_last(audience: Audience, task: str, state: State) -> None:
+    job = audience.submit(task, *([50] if task == "talk" else []))
+    audience.end(job)
+    audience.until(lambda: any(event.state is state for event in audience.events(job)), state)
+    (end,) = (event for event in audience.events(job) if event.state is state)
+    its = [told for told in audience.told(job) if told.run == audience.told(job)[0].run]
+    is_ours = bool(end.attempt)
+    assert end.told == (its[-1].last if is_ours else None)
+
+
 def test_a_task_that_is_run_in_place_tells_nothing(audience: Audience) -> None:
     assert audience.output(audience.submit("call_in_place")) == ["outer", {"n": 0}, "outer again"]
 

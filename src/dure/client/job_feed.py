@@ -135,4 +135,12 @@ class JobFeed:
             self._wait_until = self._read_at + _AWAY_SECONDS
             self._follow.ask()
             return []
-        return self._follow.read(job or self.job, found.told, now=time.time(), dropped=found.dropped, more=found.more)
+        return self._follow.read(
+            job or self.job,
+            found.told,
+            now=time.time(),
+            dropped=found.dropped,
+            more=found.more,
+            last=found.last,
+            complete=found.complete,
+        )

@@ -21,11 +21,14 @@ from dure.ledger.tables import feed, jobs
 
 class JobEntries(Struct, frozen=True, kw_only=True):
     """Entries of one job in their order; `dropped` is how many are gone that stood before the first of them, and
-    behind what was asked for. With `more` there are others behind the last."""
+    behind what was asked for. With `more` there are others behind these. `last` is the place of the last one of all,
+    where a worker has told it; `complete` says that the job has ended, and that there will be no others."""
 
     told: tuple[Told, ...] = ()
     dropped: int = 0
     more: bool = False
+    last: Position = Position()
+    complete: bool = False
 
 
 class FeedRow(Struct, frozen=True, kw_only=True):
@@ -59,7 +62,11 @@ async def entries(connection: AsyncConnection, job_id: str, after: Position, lim
     # Asked for last: what is dropped in between may have been read already, and is not counted then.
     marks = await marks_of(connection, job_id)
     dropped = marks.dropped_between(after, told[0].first if told else None)
-    return JobEntries(told=told, dropped=dropped, more=len(found) > limit)
+    more = len(found) > limit
+    # By now the marks may know of more than was read.
+    complete = marks.is_complete and not more and len(found) + dropped == marks.count_above(after)
+    last = max(marks.lasts, default=Position())
+    return JobEntries(told=told, dropped=dropped, more=more, last=last, complete=complete)
 
 
 def _in_runs(job_id: str, found: Sequence[tuple[int, Entry]]) -> list[Told]:

@@ -36,25 +36,37 @@ class Taken(Struct, frozen=True):
 
 
 async def take(
-    connection: AsyncConnection, told: Sequence[Told], others: Collection[str], now: float, limits: Limits
+    connection: AsyncConnection, told: Sequence[Told], events: Sequence[JobEvent], now: float, limits: Limits
 ) -> Taken:
-    """Lock these jobs and the `others`; what is new of what was told, as far as it may be kept. Raises Strange."""
+    """Lock the jobs of both; what is new of what was told, as far as it may be kept. Raises Strange."""
     by_job = entries_by_job(told)
-    known = await _lock(connection, by_job.keys() | set(others))
+    known = await _lock(connection, by_job.keys() | {event.job_id for event in events})
     if strange := by_job.keys() - known.keys():
         raise Strange(strange)
-    marks = await _marks(connection, by_job)
+    marks = await _marks(connection, by_job.keys() | {event.job_id for event in events if event.told})
     fresh = {job_id: segments_of(marks[job_id].unknown(its), limits) for job_id, its in by_job.items()}
     fresh = {job_id: segments for job_id, segments in fresh.items() if segments}
     after = {job_id: marks[job_id].with_told(segments) for job_id, segments in fresh.items()}
     gone = await _find_surplus(connection, after, fresh, limits)
     after |= {job_id: after[job_id].without(segments) for job_id, segments in gone.items()}
     rows = await _drop(connection, {job_id: (known[job_id], after[job_id], its) for job_id, its in gone.items()}, now)
-    await _mark(connection, after)
+    await _mark(connection, after | _with_lasts(marks | after, events))
     for job_id, segments in fresh.items():
         dropped = {each.range for each in gone.get(job_id, ())}
         rows += [_row(known[job_id], each, now) for each in segments if each.range not in dropped]
     return Taken(rows, [known[job_id] for job_id in fresh])
+
+
+def _with_lasts(marks: Mapping[str, Marks], events: Sequence[JobEvent]) -> dict[str, Marks]:
+    """Those in which that is new."""
+    found: dict[str, Marks] = {}
+    for event in events:
+        if event.told is not None:
+            before = found.get(event.job_id) or marks[event.job_id]
+            after = before.with_last(event.told, ended=event.state.final)
+            if after != before:
+                found[event.job_id] = after
+    return found
 
 
 def implied(told: Sequence[Told], strange: Collection[str], events: Sequence[JobEvent]) -> list[JobEvent]:

@@ -55,7 +55,8 @@ class Segment(Struct, frozen=True, kw_only=True):
 
 class Marks(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`told` are the ranges in their order, and above `floor`; what is not above `gone` is dropped. `entries` and
-    `size` are of what is kept."""
+    `size` are of what is kept. `lasts` are the places of the last entries of attempts, as their closing events tell
+    them, and `ended` says that one of these was the job's end."""
 
     entries: int = 0
     size: int = 0
@@ -63,6 +64,26 @@ class Marks(Struct, frozen=True, kw_only=True, omit_defaults=True):
     gone: Position = Position()
     floor: Position = Position()
     told: tuple[Range, ...] = ()
+    lasts: tuple[Position, ...] = ()
+    ended: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the job has ended, and all was told that it is known to have told."""
+        whole = {each.run: each.last for each in self.told if each.first == 1}
+        return self.ended and all(place <= self.floor or whole.get(place.run, 0) >= place.n for place in self.lasts)
+
+    def with_last(self, place: Position, *, ended: bool) -> Marks:
+        lasts = sorted({*self.lasts, place})[-_MOST_RANGES:]
+        return structs.replace(self, lasts=tuple(lasts), ended=self.ended or ended)
+
+    def count_above(self, place: Position) -> int:
+        """How many entries above it were told."""
+        return sum(
+            each.last - max(each.first, place.n + 1 if each.run == place.run else 0) + 1
+            for each in self.told
+            if each.end > place
+        )
 
     def unknown(self, entries: Mapping[Position, Entry]) -> dict[Position, Entry]:
         """Those of these that were not told before."""

@@ -184,7 +184,8 @@ class Ledger(Database):
             changes = feed_changes.of(connection)
             ids = {event.job_id for event in events}
             await advance.lock_of(connection, ids | {each.job_id for each in told})
-            taken = await feed_entries.take(connection, told, ids, now, self._kept) if told else None
+            has_told = told or any(event.told for event in events)
+            taken = await feed_entries.take(connection, told, events, now, self._kept) if has_told else None
             changed = await writes.fold_events(connection, events)
             if taken is not None:
                 changes.entries(taken.rows, taken.tellers)

@@ -26,6 +26,7 @@ from celery.utils.log import get_logger
 from celery.worker.request import Request as CeleryRequest
 
 from dure.dead import BROKER_HEADERS
+from dure.entry import Position
 from dure.job import Reason
 from dure.wire import ATTEMPT_HEADER
 from dure.worker import log
@@ -40,6 +41,7 @@ from dure.worker.memory import Delivery, Memory
 from dure.worker.result import Result
 
 _NO_SUCCESS = frozenset({"task-failed", "task-revoked", "task-ignored"})
+_CLOSING = _NO_SUCCESS | {"task-retried"}
 
 _logger = get_logger("celery.worker.request")
 
@@ -74,6 +76,7 @@ class Request(CeleryRequest):
         self._held: Callable[[], object] | None = None
         self._holding = False
         self._failure: Failure | None = None
+        self._told: Position | None = None
         # A retry copies headers that it does not know, and its first delivery must not look like a later one.
         for header in (*BROKER_HEADERS, DELIVERIES_HEADER):
             self._request_dict.pop(header, None)
@@ -102,6 +105,7 @@ class Request(CeleryRequest):
 
     def on_failure(self, exc_info: ExceptionInfo, *args: Any, **kwargs: Any) -> Any:
         self._failure = getattr(exc_info, "dure", None) or _failure_of(exc_info)
+        self._told = getattr(exc_info, "told", None)
         with self._hold():
             if isinstance(_raised(exc_info), TaskCancelled):
                 return self._announce_revoked("terminated", True, None, False)
@@ -174,6 +178,8 @@ class Request(CeleryRequest):
                 ours |= result.fields()
         elif type in ("task-failed", "task-retried") and self._failure is not None:
             ours |= self._failure.fields()
+        if type in _CLOSING and self._told is not None:
+            ours["told"] = self._told
         return ours
 
     def _announce_cancelled(self, *args: Any, **kwargs: Any) -> Any:

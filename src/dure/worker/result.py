@@ -15,6 +15,7 @@ from kombu.exceptions import EncodeError
 from kombu.utils.json import JSONEncoder
 from pydantic_core import to_jsonable_python
 
+from dure.entry import Position
 from dure.workflow import WORKFLOW_BYTES, is_workflow
 
 _encoder = JSONEncoder()
@@ -27,21 +28,28 @@ class WorkflowTooLarge(EncodeError):
 class Result(str):
     """The repr that Celery's pool hands back, with the value's JSON; a plain string to all who don't know.
 
-    `json` is None for a value over the limit that is no workflow, `size` says then how many bytes it has.
+    `json` is None for a value over the limit that is no workflow, `size` says then how many bytes it has. Both are None
+    for a value that nobody wants. `told` is the place of the last entry that the attempt told.
     """
 
-    json: bytes | None
-    size: int
+    json: bytes | None = None
+    size: int | None = None
+    told: Position | None = None
 
     @classmethod
     def of(cls, text: str, encoded: bytes, limit: int) -> Result:
         result = cls(text)
         result.size = len(encoded)
-        result.json = encoded if result.size <= limit or _has_workflow(encoded) else None
+        result.json = encoded if len(encoded) <= limit or _has_workflow(encoded) else None
         return result
 
     def fields(self) -> dict[str, Any]:
-        return {"value": msgspec.Raw(self.json)} if self.json is not None else {"value_bytes": self.size}
+        fields: dict[str, Any] = {} if self.told is None else {"told": self.told}
+        if self.json is not None:
+            fields["value"] = msgspec.Raw(self.json)
+        elif self.size is not None:
+            fields["value_bytes"] = self.size
+        return fields
 
 
 def encode(value: Any) -> bytes:

@@ -1,4 +1,5 @@
-"""Around Celery's tracer: the result's JSON and the exception's description travel from the pool to the request.
+"""Around Celery's tracer: the result's JSON, the exception's description and the place of the last entry that was told
+travel from the pool to the request.
 
 Celery makes a tracer for each task when the consumer starts, and in each pool process. Both times we wrap it: the
 pool hands back a string for a success and an ExceptionInfo for a failure, over a pipe where it is a process, and
@@ -19,6 +20,7 @@ from celery.states import FAILURE, REVOKED
 
 from dure.worker.body import Encoded, encoded
 from dure.worker.failure import failure
+from dure.worker.live.attempts import last_told
 from dure.worker.live.cancelling import TaskCancelled
 from dure.worker.result import Result, encode
 
@@ -36,6 +38,7 @@ def _wrapped(task: Any, tracer: Callable[..., Any], limit: int) -> Callable[...,
     def trace(uuid: str, args: Any, kwargs: Any, request: Any = None) -> Any:
         box = Encoded()
         token = encoded.set(box)
+        last_told.set(None)
         try:
             outcome = tracer(uuid, args, kwargs, request)
         except Reject:
@@ -49,8 +52,9 @@ def _wrapped(task: Any, tracer: Callable[..., Any], limit: int) -> Callable[...,
             encoded.reset(token)
         if outcome.info is not None:
             _describe(outcome)
+            outcome.retval.told = last_told.get()
         elif outcome.retstr is not None:
-            return outcome._replace(retstr=_result(task, request, outcome, box, limit))
+            return outcome._replace(retstr=_with_told(_result(task, request, outcome, box, limit)))
         return outcome
 
     trace.__dure__ = True  # type: ignore[attr-defined]
@@ -61,6 +65,15 @@ def _describe(outcome: Any) -> None:
     exc = outcome.info.retval
     if isinstance(exc, BaseException):
         outcome.retval.dure = failure(exc, outcome.retval.traceback)
+
+
+def _with_told(text: str) -> str:
+    told = last_told.get()
+    if told is None:
+        return text
+    result = text if isinstance(text, Result) else Result(text)
+    result.told = told
+    return result
 
 
 def _result(task: Any, request: Any, outcome: Any, box: Encoded, limit: int) -> str:

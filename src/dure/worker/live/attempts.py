@@ -8,12 +8,14 @@ body ends (see `body`), before the result is stored.
 from __future__ import annotations
 
 import threading
+from contextvars import ContextVar
 from typing import Any
 
 from celery import Celery
 from celery._state import get_current_task
 from celery.signals import celeryd_after_setup, task_postrun, task_prerun
 
+from dure.entry import Position
 from dure.settings import Settings
 from dure.worker.live import capture, states
 from dure.worker.live.attempt import Attempt, Eager, Here, current
@@ -22,6 +24,9 @@ from dure.worker.live.emitter import Emitter
 from dure.worker.live.line import Line
 
 _JOINED = "_dure_attempt"
+
+# The place of the last entry of the attempt that ended here last; None where it told nothing, or not all has arrived.
+last_told: ContextVar[Position | None] = ContextVar("dure_last_told", default=None)
 
 
 class _Process:
@@ -111,6 +116,7 @@ def _end(task_id: Any = None, task: Any = None, **_: Any) -> None:
         if here.job_id == task_id:
             current.set(None)
             forget(here.job_id)
-            here.sink.flush(here, close=True)
+            if here.sink.flush(here, close=True) and here.accepted:
+                last_told.set(Position(here.run, here.accepted))
     elif here is not None:
         current.set(here.outer)

@@ -125,18 +125,18 @@ class Emitter:
                     self._work.notify()
             attempt.late = body
 
-    def flush(self, attempt: Attempt, *, close: bool = False) -> None:
-        """Return when all that was put has been confirmed, or after FLUSH seconds."""
+    def flush(self, attempt: Attempt, *, close: bool = False) -> bool:
+        """Return when all that was put has been confirmed, or False after FLUSH seconds."""
         with self._lock:
             if self.is_lost:
-                return
+                return False
             self._put_now(attempt)
             if attempt.dropped:
                 self._say_dropped(attempt)
             attempt.closed = attempt.closed or close
             last = attempt.accepted
             if attempt.confirmed >= last:
-                return
+                return True
             self._flushing += 1
             self._work.notify()
             try:
@@ -145,6 +145,7 @@ class Emitter:
                 self._flushing -= 1
         if not in_time:
             log.entries_left(attempt.job_id, self._flush_timeout)
+        return in_time
 
     def forget(self) -> None:
         """In a forked child: nothing of this is ours, the lock least of all."""
