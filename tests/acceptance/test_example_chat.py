@@ -168,8 +168,8 @@ def test_stop_ends_the_task_and_its_connection_to_the_model(chat: Chat) -> None:
     until(lambda: chat.said(prompt)["ended"] is not None, lambda: str(chat.said(prompt)), DEADLINE)
     assert chat.said(prompt)["ended"] == "left"
     assert chat.said(prompt)["sent"] < 9000
-    job = chat.job()
-    assert (job["state"], job["reason"]) == ("REVOKED", "terminated")
+    until(lambda: chat.job()["state"] not in ("STARTED", "QUEUED"), lambda: str(chat.job()), DEADLINE)
+    assert (chat.job()["state"], chat.job()["reason"]) == ("REVOKED", "terminated")
     chat.ask("count to 3")
     chat.shows(count(3))
 

@@ -17,6 +17,7 @@ from tests.services import PostgreSQL, RabbitMQ
 
 def test_a_working_gateway_is_alive_and_ready(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
+    until(lambda: http.get("/readyz").status_code == 200, "every service is ready")
     response = http.get("/readyz")
     assert response.status_code == 200, response.text
     assert set(response.json()["checks"]) == {
