@@ -14,6 +14,8 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+Number = Annotated[int, Meta(ge=0, le=2**62)]  # what both databases hold; read from outside it is checked
+
 
 class EntryKind(StrEnum):
     PROGRESS = "progress"
@@ -24,15 +26,15 @@ class EntryKind(StrEnum):
 class Position(NamedTuple):
     """An entry's place among those of its job."""
 
-    run: int = 0
-    n: int = 0
+    run: Number = 0
+    n: Number = 0
 
 
 class Entry(Struct, frozen=True, kw_only=True, array_like=True):
     """`body` is JSON: of progress an object of `current`, `total`, `message` and what else was told; of output the
     chunk; of a log line an object of `level`, `logger` and `message`."""
 
-    n: int
+    n: Number
     at: float
     kind: EntryKind
     body: Any
@@ -65,7 +67,7 @@ class _Item(Struct, tag_field="type", tag="dure-entries", kw_only=True, omit_def
     """How they travel: one event of a message, in the words of Celery's events."""
 
     uuid: Annotated[str, Meta(min_length=1, max_length=255)]
-    run: Annotated[int, Meta(ge=1, le=2**62)]
+    run: Number
     entries: tuple[Entry, ...]
     timestamp: float
     task: str | None = None
@@ -75,7 +77,7 @@ class _Item(Struct, tag_field="type", tag="dure-entries", kw_only=True, omit_def
 
     def told(self) -> Told | None:
         first = self.entries[0].n if self.entries else 0
-        if first < 1 or any(entry.n != n for n, entry in enumerate(self.entries, first)):
+        if not self.run or first < 1 or any(entry.n != n for n, entry in enumerate(self.entries, first)):
             return None
         return Told(
             job_id=self.uuid,

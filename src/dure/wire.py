@@ -26,14 +26,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from dure.entry import Position, Told, read_told
-from dure.entry import entries_message as entries_message  # noqa: PLC0414
-from dure.entry import read_entries as read_entries  # noqa: PLC0414
+from dure.entry import Position, Told, read_entries, read_told
 from dure.event import JobEvent
 from dure.job import Job, JobError, Reason, State
 from dure.node import Node
 from dure.task import Task
-from dure.watch import watch_keys as watch_keys  # noqa: PLC0414
 
 EVENT_EXCHANGE = "celeryev"
 CONTROL_EXCHANGE = "celery.pidbox"

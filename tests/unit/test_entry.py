@@ -52,6 +52,7 @@ def test_a_body_that_is_json_already_is_not_encoded_again() -> None:
     [
         {"entries": []},
         {"entries": [[0, 1.0, "log", {}]]},
+        {"entries": [[2**63, 1.0, "log", {}]]},
         {"entries": [[1, 1.0, "log", {}], [3, 1.0, "log", {}]]},
         {"entries": [[1, 1.0, "shout", {}]]},
         {"entries": [[1, 1.0, "log"]]},

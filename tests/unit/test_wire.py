@@ -256,6 +256,13 @@ def test_an_event_with_wrong_fields_is_passed_over_or_has_the_right_types(kind: 
         assert again == event
 
 
+@pytest.mark.parametrize("told", [None, [], [1], ["a", 1], [1, -5], [0, 1], [1, 0], [2**63, 1], {}, 3, [1.5, 2]])
+def test_an_end_that_tells_of_no_real_entry_is_an_end_all_the_same(told: Any) -> None:
+    assert read("task-succeeded", uuid="j", attempt=1, value=3, told=[5, 2]).told == (5, 2)
+    end = read("task-succeeded", uuid="j", attempt=1, value=3, told=told)
+    assert (end.state, end.result, end.told) == (State.SUCCESS, 3, None)
+
+
 @pytest.mark.parametrize("timestamp", ["nan", "inf", "1", None, [], 10**400, True])
 def test_an_event_without_a_real_time_is_passed_over(timestamp: Any) -> None:
     body = json.dumps({"type": "task-started", "uuid": "u", "timestamp": timestamp})

@@ -8,9 +8,8 @@ from itertools import islice
 
 from msgspec import Raw
 
-from dure.entry import Entry, Told
+from dure.entry import Entry, Told, entries_message
 from dure.watch import in_messages, watch_keys
-from dure.wire import entries_message
 from dure.worker.live.attempt import Attempt, Pending
 
 OVERHEAD = 64  # of an entry, beside its body
