@@ -5,6 +5,7 @@ The row is where a dead letter lives on: with its reason, its error and its argu
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from dure.service import Loop
 log = structlog.get_logger("dure")
 
 _BATCH = 500
+_WORD_SECONDS = 1.0  # a worker says why it gives a message up first, but in another queue: its word is to be the first
 
 LETTERS = Counter("dure_dead_letters_total", "Messages that no worker could run to an end.", ["reason"])
 
@@ -39,7 +41,9 @@ class DeadLetters(Loop):
         try:
             self.alive()
             while True:
-                await self._bury(await feed.batch(_BATCH))
+                letters = await feed.batch(_BATCH)
+                await asyncio.sleep(_WORD_SECONDS)
+                await self._bury(letters)
                 await feed.ack()
                 self.alive()
         finally:
