@@ -174,7 +174,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.write(fate, "mark_queued", names, self.now - ago)[0]:
             self.model.mark_queued(names, self.now - ago)
 
-    @rule(data=st.data(), fate=FATES, commit=st.integers(1, 2))
+    @rule(data=st.data(), fate=FATES, commit=st.integers(1, 3))
     def record(self, data: st.DataObject, fate: str, commit: int) -> None:
         names = st.sampled_from(sorted({*self.model.jobs, *FOREIGN}))
         drawn = st.tuples(names, WORDS, st.sampled_from([0, 1, 1, 2]), st.integers(-2, 1))
@@ -183,12 +183,12 @@ class LedgerMachine(RuleBasedStateMachine):
             events.append(told(name, **({"at": self.now + at, "attempt": attempt} | word)))
         events += data.draw(st.lists(st.sampled_from(events), max_size=2))
         if all(each.job_id in self.model.jobs for each in events):
-            commit = 1  # the other one is that of rows for jobs that nobody knew
+            commit = 1  # the others are those of nothing yet, and of rows for jobs that nobody knew
         kept, answer = self.write(fate, "record", events, commit=commit)
         if kept:
             changed = self.model.record(events)
             assert answer is None or {each.id: each for each in answer} == {n: self.model.jobs[n] for n in changed}
-        elif commit == 2:
+        elif commit == 3:
             self.model.introduce(events)
 
     @precondition(lambda self: self.model.holders)

@@ -305,8 +305,8 @@ async def test_jobs_are_accepted_while_the_broker_is_away_and_the_loop_goes_on(t
             assert job.job.state is State.ACCEPTED
         elapsed = time.monotonic() - began
         ticking.cancel()
-        assert elapsed < 3
-        assert longest < 0.25
+        assert elapsed < 10
+        assert longest < 2
         assert ticks > 10
         with pytest.raises(ResultTimeout):
             await job.wait(timeout=0.3)
