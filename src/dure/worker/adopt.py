@@ -19,6 +19,7 @@ import dure.broker  # noqa: F401  teaches kombu dure://
 from dure.settings import Settings
 from dure.url import redact, scheme
 from dure.worker import announce, body, dispatcher, log, queues
+from dure.worker.aio import bodies
 from dure.worker.dead_letters import DeadLetters
 from dure.worker.live import attempts
 from dure.worker.memory import Memory
@@ -130,6 +131,7 @@ def _install(app: Celery, settings: Settings) -> None:
                 task.Request = requests
             if task.Strategy == _STOCK_STRATEGY:
                 task.Strategy = strategy
+            bodies.wrap(task)
             body.wrap(task, settings.queue_type)
 
     # After the consumer was made: Celery would start its delayed delivery, 28 more queues, for any quorum queue it

@@ -123,6 +123,10 @@ def not_stored(job_id: str, exc: BaseException) -> None:
     _log.warning("result backend could not be told of the end", job=job_id, error=repr(exc))
 
 
+def coroutine_abandoned(job_id: str, task: str) -> None:
+    _log.error("a coroutine did not end when it was cancelled; it is left alone", job=job_id, task=task)
+
+
 def asked_to_stop(job_id: str, pool: str) -> None:
     _log.info(
         "this pool cannot stop a job that runs; it ends when its task calls dure.emit or dure.progress next, else it "

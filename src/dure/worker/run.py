@@ -14,6 +14,9 @@ from celery.bin.worker import worker as worker_command
 
 from dure.errors import ConfigurationError, Problem
 from dure.settings import Settings
+from dure.worker.aio import names
+
+_COROUTINES = 100  # at once; as many messages a worker holds
 
 
 def run(app: Celery, settings: Settings, argv: Sequence[str]) -> int:
@@ -56,6 +59,7 @@ def _knock(app: Celery) -> None:
 
 def _choose_pool(app: Celery, argv: Sequence[str]) -> None:
     # Celery takes `--pool prefork` for its default and lets the configuration win, so we stay out of it.
+    names.register()
     given = _options(argv)
     if "pool_cls" not in given and not app.conf.value_set_for("worker_pool"):
         app.conf.worker_pool = "threads"
@@ -66,6 +70,12 @@ def _choose_pool(app: Celery, argv: Sequence[str]) -> None:
         and not app.conf.value_set_for("worker_concurrency")
     ):
         app.conf.worker_concurrency = min(32, _processors() + 4)
+    if (
+        given.get("pool_cls", app.conf.worker_pool) == names.POOL
+        and "concurrency" not in given
+        and not app.conf.value_set_for("worker_concurrency")
+    ):
+        app.conf.worker_concurrency = _COROUTINES
 
 
 def _options(argv: Sequence[str]) -> dict[str, object]:

@@ -1,0 +1,249 @@
+"""The pool, in a module of the name that Celery shows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery import signals
+from celery.concurrency.base import BasePool
+from celery.utils.log import get_logger
+from kombu.asynchronous import get_event_loop
+
+from dure.worker import log
+from dure.worker.aio import bridge, home
+from dure.worker.aio.attempt import Attempt, Over
+from dure.worker.aio.bodies import is_async
+from dure.worker.aio.hub import LoopHub
+from dure.worker.aio.install import on_worker_init
+from dure.worker.aio.lane import Lane
+
+_GRACE = 5.0  # seconds that a cancelled coroutine has before it is given up
+_THREADS_SETTING = "dure_threads"
+
+_logger = get_logger("celery.pool")
+
+signals.worker_init.connect(on_worker_init, dispatch_uid="dure.worker.aio")
+
+
+class TaskPool(BasePool):
+    """Coroutines on the consumer's loop, `limit` at once; sync tasks in threads, `dure_threads` at once."""
+
+    limit: int
+    app: Any
+    options: dict[str, Any]
+    _state: Any
+
+    signal_safe = False
+    body_can_be_buffer = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        threads = self.app.conf.get(_THREADS_SETTING) or min(32, (os.cpu_count() or 1) + 4)
+        self.coroutines = Lane(self.limit, self._start_coroutine)
+        self.threads = Lane(int(threads), self._start_thread)
+        self._executor = ThreadPoolExecutor(int(threads), thread_name_prefix="dure-task")
+        self._async: dict[str, bool] = {}
+        self._idle = asyncio.Event()
+        self._hub: LoopHub | None = None
+
+    # Celery's life of a pool.
+
+    def on_start(self) -> None:
+        hub = get_event_loop()
+        if isinstance(hub, LoopHub):
+            self._hub, self.loop, self._thread = hub, hub.aio, threading.get_ident()
+        else:  # a broker without an event loop
+            self.loop = home.get_loop()
+            self._thread = -1
+
+    def on_close(self) -> None:
+        for lane in (self.coroutines, self.threads):
+            lane.waiting.clear()
+
+    def on_stop(self) -> None:
+        """Warm: what runs, ends."""
+        if self.is_busy:
+            self._turn_until(self._until_idle())
+        self._executor.shutdown(cancel_futures=True)
+
+    def on_terminate(self) -> None:
+        """Cold: coroutines are cancelled, and their messages go back."""
+        self.on_close()
+        tasks = [attempt.task for attempt in [*self.coroutines.running] if attempt.stop() and attempt.task]
+        if tasks:
+            self._turn_until(asyncio.wait(tasks, timeout=_GRACE))
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def terminate_job(self, pid: int, signal: Any = None) -> None:
+        """Celery also calls `terminate` on the attempt itself, which knows what it is."""
+
+    def grow(self, n: int = 1) -> None:
+        self._resize(self.limit + n)
+
+    def shrink(self, n: int = 1) -> None:
+        self._resize(max(1, self.limit - n))
+
+    def restart(self) -> None:
+        """There is no process to replace."""
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.coroutines.running or self.threads.running)
+
+    def _get_info(self) -> dict[str, Any]:
+        return {
+            **super()._get_info(),  # type: ignore[misc]
+            "coroutines": {"slots": self.coroutines.slots, "running": len(self.coroutines.running)},
+            "threads": {"slots": self.threads.slots, "running": len(self.threads.running)},
+        }
+
+    # Attempts.
+
+    def on_apply(  # type: ignore[override]
+        self,
+        target: Callable[..., Any],
+        args: Any = (),
+        kwargs: Any = None,
+        *,
+        callback: Callable[..., object] | None = None,
+        accept_callback: Callable[..., object] | None = None,
+        timeout_callback: Callable[..., object] | None = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+        correlation_id: str = "",
+        **_: Any,
+    ) -> Attempt:
+        name = args[0]
+        runs_on_loop = self._async.get(name)
+        if runs_on_loop is None:
+            runs_on_loop = self._async[name] = is_async(self.app.tasks[name])
+        attempt = Attempt(
+            name,
+            correlation_id,
+            partial(target, *args, **kwargs or {}),
+            accept_callback,
+            callback,
+            timeout_callback,
+            soft_timeout or self.options.get("soft_timeout"),
+            timeout or self.options.get("timeout"),
+            stoppable=runs_on_loop,
+        )
+        lane = self.coroutines if runs_on_loop else self.threads
+        attempt.free = partial(self._free, lane, attempt)
+        if self._state == self.CLOSE:
+            return attempt  # it came while the worker ends, and goes back to its queue
+        if threading.get_ident() == self._thread:
+            lane.enter(attempt)
+        else:
+            self.loop.call_soon_threadsafe(lane.enter, attempt)
+        return attempt
+
+    def _start_coroutine(self, attempt: Attempt) -> None:
+        attempt.task = self.loop.create_task(self._run(attempt))
+        if attempt.soft_limit:
+            attempt.alarms.append(self.loop.call_later(attempt.soft_limit, attempt.exceed_soft_limit))
+        if attempt.hard_limit:
+            attempt.alarms.append(self.loop.call_later(attempt.hard_limit, self._exceed_hard_limit, attempt))
+
+    def _start_thread(self, attempt: Attempt) -> None:
+        def run() -> None:
+            try:
+                _attempt(attempt)
+            finally:
+                attempt.is_over = True
+                if not self.loop.is_closed():
+                    self.loop.call_soon_threadsafe(attempt.free)
+
+        self._executor.submit(run)
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            await bridge.run(attempt, _attempt, attempt)
+        finally:
+            for alarm in attempt.alarms:
+                alarm.cancel()
+            attempt.is_over = True
+            attempt.free()
+
+    def _free(self, lane: Lane, attempt: Attempt) -> None:
+        lane.leave(attempt)
+        if not self.is_busy:
+            self._idle.set()
+
+    def _exceed_hard_limit(self, attempt: Attempt) -> None:
+        task = attempt.task
+        if task is None or attempt.body is None or not attempt.stop():
+            return
+        if attempt.on_timeout is not None:
+            bridge.spawn(self.loop, attempt, attempt.on_timeout, False, attempt.hard_limit)
+        self.loop.call_later(_GRACE, _give_up, attempt, task)
+
+    def _resize(self, slots: int) -> None:
+        self.limit = slots
+        self.coroutines.resize(slots)
+
+    async def _until_idle(self) -> None:
+        while self.is_busy:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def _turn_until(self, awaitable: Any) -> None:
+        if self._hub is not None:
+            self._hub.run(awaitable)
+        else:
+            asyncio.run_coroutine_threadsafe(_whole(awaitable), self.loop).result()
+
+
+def _attempt(attempt: Attempt) -> None:
+    """Run it, in a thread or in a greenlet of the loop's thread; Celery's `apply_target`, with an end of ours."""
+    if attempt.is_over:
+        return
+    attempt.is_started = True
+    try:
+        if attempt.on_accepted is not None:
+            attempt.on_accepted(os.getpid(), monotonic())
+        if attempt.is_over:  # it was terminated before it began
+            return
+        outcome = attempt.call()
+    except Over:
+        return
+    except Exception:
+        _logger.exception("Task %s[%s] could not be run", attempt.name, attempt.id)
+        return
+    except BaseException as exc:
+        if attempt.is_over:
+            return
+        outcome = _lost(exc)
+    if attempt.is_over:
+        return
+    try:
+        if attempt.on_end is not None:
+            attempt.on_end(outcome)
+    except Exception:
+        _logger.exception("The end of task %s[%s] could not be told", attempt.name, attempt.id)
+
+
+def _give_up(attempt: Attempt, task: asyncio.Task[Any]) -> None:
+    if not task.done():
+        log.coroutine_abandoned(attempt.id, attempt.name)
+
+
+def _lost(exc: BaseException) -> ExceptionInfo:
+    """As Celery tells of a task that leaves the interpreter."""
+    try:
+        raise WorkerLostError(repr(exc)) from exc  # noqa: TRY301  ExceptionInfo takes what is handled
+    except WorkerLostError:
+        return ExceptionInfo()
+
+
+async def _whole(awaitable: Any) -> Any:
+    return await awaitable
