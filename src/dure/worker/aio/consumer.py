@@ -1,18 +1,29 @@
-"""Celery's consumer, which connects while the loop goes on."""
+"""Celery's consumer, which connects while the loop goes on, by a transport of ours where the broker is RabbitMQ."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from kombu.asynchronous import get_event_loop
+from kombu.transport import pyamqp
 
+from dure.worker.aio import amqp
 from dure.worker.aio.hub import LoopHub
 
 
-class Connecting:
-    """Mixed into the consumer: waiting for a broker that is away must not hold up what runs."""
+class OnLoop:
+    """Mixed into the consumer."""
+
+    app: Any
+
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        if connection.get_transport_cls() is pyamqp.Transport and isinstance(get_event_loop(), LoopHub):
+            connection.transport_cls = amqp.Transport
+        return self.ensure_connected(connection)
 
     def ensure_connected(self, connection: Any) -> Any:
+        """Waiting for a broker that is away must not hold up what runs."""
         connect = super().ensure_connected  # type: ignore[misc]
         hub = get_event_loop()
         if not isinstance(hub, LoopHub) or hub.aio.is_running():
@@ -21,6 +32,6 @@ class Connecting:
 
 
 def on_loop(consumer: type) -> type:
-    if issubclass(consumer, Connecting):
+    if issubclass(consumer, OnLoop):
         return consumer
-    return type(consumer.__name__, (Connecting, consumer), {"__module__": consumer.__module__})
+    return type(consumer.__name__, (OnLoop, consumer), {"__module__": consumer.__module__})
