@@ -51,6 +51,8 @@ class TaskPool(BasePool):
         self.coroutines = Lane(self.limit, self._start_coroutine)
         self.threads = Lane(int(threads), self._start_thread)
         self._executor = ThreadPoolExecutor(int(threads), thread_name_prefix="dure-task")
+        self._soft_limit: float | None = self.options.get("soft_timeout")
+        self._hard_limit: float | None = self.options.get("timeout")
         self._async: dict[str, bool] = {}
         self._idle = asyncio.Event()
         self._hub: LoopHub | None = None
@@ -122,21 +124,26 @@ class TaskPool(BasePool):
         correlation_id: str = "",
         **_: Any,
     ) -> Attempt:
-        name = args[0]
-        runs_on_loop = self._async.get(name)
-        if runs_on_loop is None:
-            runs_on_loop = self._async[name] = is_async(self.app.tasks[name])
         attempt = Attempt(
-            name,
+            args[0],
             correlation_id,
             partial(target, *args, **kwargs or {}),
             accept_callback,
             callback,
             timeout_callback,
-            soft_timeout or self.options.get("soft_timeout"),
-            timeout or self.options.get("timeout"),
-            stoppable=runs_on_loop,
+            soft_timeout,
+            timeout,
         )
+        return self.take(attempt)
+
+    def take(self, attempt: Attempt) -> Attempt:
+        """Run it as soon as there is a slot."""
+        runs_on_loop = self._async.get(attempt.name)
+        if runs_on_loop is None:
+            runs_on_loop = self._async[attempt.name] = is_async(self.app.tasks[attempt.name])
+        attempt.stoppable = runs_on_loop
+        attempt.soft_limit = attempt.soft_limit or self._soft_limit
+        attempt.hard_limit = attempt.hard_limit or self._hard_limit
         lane = self.coroutines if runs_on_loop else self.threads
         attempt.free = partial(self._free, lane, attempt)
         if self._state == self.CLOSE:

@@ -13,7 +13,7 @@ What a coroutine does after its attempt is over is told to nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ class Attempt:
     is_over: bool = False
     free: Callable[[], object] = field(default=lambda: None)
     task: asyncio.Task[Any] | None = None
-    body: Interruptible[Any] | None = None
+    body: Awaitable[Any] | None = None  # while it runs
     alarms: list[asyncio.TimerHandle] = field(default_factory=list)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -56,7 +56,7 @@ class Attempt:
         if self.is_over:
             coroutine.close()
             raise Over
-        self.body = Interruptible(coroutine)
+        self.body = Interruptible(coroutine) if self.soft_limit else coroutine
         try:
             return bridge.wait(self.body)
         except asyncio.CancelledError as exc:
@@ -69,7 +69,7 @@ class Attempt:
                 raise Over
 
     def exceed_soft_limit(self) -> None:
-        if self.body is not None and not self.is_over:
+        if isinstance(self.body, Interruptible) and not self.is_over:
             if self.on_timeout is not None:
                 self.on_timeout(True, self.soft_limit)
             self.body.interrupt(SoftTimeLimitExceeded(self.soft_limit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from kombu.asynchronous import get_event_loop
@@ -9,12 +10,26 @@ from kombu.transport import pyamqp
 
 from dure.worker.aio import amqp
 from dure.worker.aio.hub import LoopHub
+from dure.worker.aio.settling import Settling, Soon
 
 
 class OnLoop:
     """Mixed into the consumer."""
 
     app: Any
+    hub: Any
+    _soon: Soon | None = None
+
+    def create_task_handler(self, promise: Any = None) -> Any:
+        return super().create_task_handler(promise=promise or Settling)  # type: ignore[misc]
+
+    def call_soon_ack(self, settle: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(self.hub, LoopHub):
+            return super().call_soon_ack(settle, *args, **kwargs)  # type: ignore[misc]
+        if self._soon is None:
+            self._soon = Soon(self.hub)
+        self._soon.call(partial(settle, *args, **kwargs))
+        return None
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         connection = self.app.connection_for_read(heartbeat=heartbeat)

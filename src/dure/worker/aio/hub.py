@@ -82,6 +82,13 @@ class LoopHub(Hub):
             self.aio.call_soon_threadsafe(self._call, callback, ())
         return callback
 
+    def soon(self, callback: Callable[[], object]) -> None:
+        """`call_soon`, without a promise."""
+        if threading.get_ident() == self._thread:
+            self.aio.call_soon(self._call, callback, ())
+        elif not self.aio.is_closed():
+            self.aio.call_soon_threadsafe(self._call, callback, ())
+
     def create_loop(self) -> Iterator[None]:  # type: ignore[override]
         while True:
             self._turn()

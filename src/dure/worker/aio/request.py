@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import cache, partial
 from typing import Any
+from weakref import ref
 
+from celery.exceptions import TaskRevokedError
 from kombu.asynchronous import get_event_loop
 
 from dure.worker import log
@@ -17,7 +19,21 @@ class Stoppable:
     """Mixed into the request class of each task."""
 
     id: str
+    time_limits: tuple[float | None, float | None]
+    on_accepted: Any
+    on_success: Any
+    on_timeout: Any
+    revoked: Any
+    task: Any
     _apply_result: Any
+    _payload: Any
+    _request_dict: dict[str, Any]
+    _type: str
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        if "execute_using_pool" in vars(cls):  # made by Celery for one task
+            cls.execute_using_pool = _execute  # type: ignore[attr-defined]
+        super().__init_subclass__(**options)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         self._stop("terminate", pool, signal)
@@ -40,6 +56,35 @@ class Stoppable:
             bridge.spawn(hub.aio, self, tell)
         else:
             tell()
+
+
+def _execute(self: Stoppable, pool: Any, **_: Any) -> Attempt:
+    """As Celery's, without decoding the message's body a second time."""
+    if self.revoked():
+        raise TaskRevokedError(self.id)
+    hard, soft = self.time_limits
+    attempt: Attempt = pool.take(
+        Attempt(
+            self._type,
+            self.id,
+            partial(trace, self.task, self.id, self._request_dict, self._payload),
+            self.on_accepted,
+            self.on_success,
+            self.on_timeout,
+            soft or self.task.soft_time_limit,
+            hard or self.task.time_limit,
+        )
+    )
+    self._apply_result = ref(attempt)
+    return attempt
+
+
+def trace(task: Any, job_id: str, request: dict[str, Any], payload: Any) -> tuple[int, Any, float]:
+    """Celery's tracer, with what it finds in a message and gives to a request."""
+    args, kwargs, embed = payload
+    request.update(args=args, kwargs=kwargs, is_eager=False, **embed or {})
+    retval, info, runtime, text = task.__trace__(job_id, args, kwargs, request)
+    return (1, retval, runtime) if info else (0, text, runtime)
 
 
 @cache
