@@ -14,10 +14,10 @@ js   := clients/js
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SILENT:
-.PHONY: help up chat media js test check format bench chaos lock clean services
+.PHONY: help up chat media js test check format bench chaos celery-suite lock clean services
 
 help: ## list the targets
-	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: $(venv)/.run ## set everything up and run Dure in front, with the quickstart's tasks
 	exec $(bin)/dure $(UP)
@@ -53,6 +53,10 @@ bench: $(venv)/.dev ## measure, with durable services
 chaos: $(venv)/.dev services ## try to lose a job: kills, cuts and full disks (ARGS="--fault worker-kill --system dure")
 	command -v nft >/dev/null || scripts/services nftables
 	exec $(bin)/python -m chaos --json build/chaos.json --markdown build/chaos.md $(ARGS)
+
+celery-suite: $(venv)/.dev ## run Celery's own integration tests against our pool and stock ones (ARGS="--worker asyncio test_tasks.py")
+	scripts/services rabbitmq redis
+	exec $(bin)/python -m tests.celery_suite $(ARGS)
 
 lock: $(venv)/.made ## remake requirements/*.txt and the JavaScript client's lock (ARGS=--upgrade for newer versions)
 	scripts/lock $(ARGS)

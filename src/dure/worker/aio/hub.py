@@ -56,7 +56,8 @@ class LoopHub(Hub):
 
     def _create_poller(self) -> None:
         super()._create_poller()
-        self._poller_fd = self._poller._epoll.fileno()
+        queue = getattr(self._poller, "_epoll", None) or self._poller._kqueue
+        self._poller_fd = queue.fileno()
         self.aio.add_reader(self._poller_fd, self._on_ready)
 
     def _close_poller(self) -> None:

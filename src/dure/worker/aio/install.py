@@ -19,7 +19,9 @@ from kombu.utils.imports import symbol_by_name
 from dure.worker.aio import backend, bodies, bridge, control, home
 from dure.worker.aio.consumer import on_loop
 from dure.worker.aio.hub import LoopHub
+from dure.worker.aio.outbox import GatheringOutbox
 from dure.worker.aio.request import stoppable
+from dure.worker.outbox import Outbox
 
 
 class Loop(bootsteps.Step):
@@ -42,6 +44,9 @@ class Loop(bootsteps.Step):
     def create(self, worker: Any) -> None:
         if self.hub is not None:
             worker.timer = self.hub.timer
+            outbox = getattr(worker.app.events.dispatcher_cls, "outbox", None)
+            if isinstance(outbox, Outbox):  # there is none where Dure has not adopted the application
+                GatheringOutbox.of(outbox, self.hub)
         for task in worker.app.tasks.values():
             task.Request = stoppable(symbol_by_name(task.Request))
 

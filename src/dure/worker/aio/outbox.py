@@ -1,0 +1,60 @@
+"""The outbox, which takes what the loop's thread puts into it once a turn instead of one by one.
+
+Waking another thread for each event costs more than the event. Order is kept among what one thread puts, which is what
+an attempt's order rests on.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from dure.worker import log
+from dure.worker.aio.hub import LoopHub
+from dure.worker.outbox import _BOUND, Outbox
+
+
+class GatheringOutbox(Outbox):
+    """Made of the worker's outbox by `of`, for others hold that."""
+
+    _hub: LoopHub
+    _loop_thread: int
+    _gathered: list[Any]
+
+    @classmethod
+    def of(cls, outbox: Outbox, hub: LoopHub) -> None:
+        outbox.__class__ = cls
+        assert isinstance(outbox, cls)  # noqa: S101  for mypy
+        outbox._hub, outbox._loop_thread, outbox._gathered = hub, threading.get_ident(), []
+
+    def drain(self, timeout: float) -> bool:
+        if threading.get_ident() == self._loop_thread:
+            self._pass_on()
+        return super().drain(timeout)
+
+    def _append(self, item: Any) -> None:
+        if threading.get_ident() != self._loop_thread or not self._hub.aio.is_running():
+            self._put([item])
+            return
+        self._gathered.append(item)
+        if len(self._gathered) == 1:
+            self._hub.aio.call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._put(gathered)
+
+    def _put(self, items: list[Any]) -> None:
+        if threading.get_ident() == self._loop_thread and self._gathered:
+            before, self._gathered = self._gathered, []
+            items = before + items
+        with self._changed:
+            if len(self._waiting) >= _BOUND:
+                log.event_dropped("too many events wait")
+                items = [item for item in items if callable(item)]
+            self._waiting.extend(items)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dure-outbox", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
