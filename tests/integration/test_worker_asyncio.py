@@ -1,5 +1,6 @@
 """`--pool asyncio`: coroutines on the consumer's loop, and sync tasks in threads beside them."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,8 +13,8 @@ from celery.result import AsyncResult
 
 from dure.job import Reason, State
 from tests.integration.aio_tasks import MODULE
-from tests.integration.worker_harness import Client, Worker, worker
-from tests.services import RabbitMQ
+from tests.integration.worker_harness import DEADLINE, Client, Worker, worker
+from tests.services import RabbitMQ, Redis
 
 Start = Callable[..., AbstractContextManager[Worker]]
 
@@ -207,6 +208,24 @@ def test_results_are_stored_before_the_event_comes(client: Client, start: Start,
         assert AsyncResult(broken, app=reader).state == "FAILURE"
 
 
+def test_a_result_backend_that_goes_away_is_waited_for(rabbitmq_url: str, redis: Redis, tmp_path: Path) -> None:
+    client = Client(rabbitmq_url)
+    backend = Redis().start()
+    with worker(client, tmp_path, "-P", "asyncio", "-I", MODULE, TEST_RESULTS=backend.url):
+        assert client.end(client.submit("aio_add", 1)).result == 3
+        backend.kill()
+        jobs = [client.submit("aio_add", n) for n in range(10)]
+        for job in jobs:
+            client.event(job, State.STARTED)
+        backend.start()
+        for n, job in enumerate(jobs):
+            end = client.end(job)
+            assert (end.result, end.attempt) == (n + 2, 1)
+            assert AsyncResult(job, app=Celery(backend=backend.url)).result == n + 2
+    backend.close()
+    client.close()
+
+
 def test_signals_come_in_celerys_order(client: Client, start: Start, tmp_path: Path) -> None:
     with start(TEST_SIGNALS=str(tmp_path / "signals")):
         client.end(client.submit("aio_add", 1))
@@ -228,6 +247,52 @@ def test_coroutines_go_on_while_the_broker_is_away(rabbitmq: RabbitMQ, rabbitmq_
         rabbitmq.ctl("close_all_connections", "--vhost", client.url.rpartition("/")[2], "test")
         assert client.end(job).attempt == 1
         assert client.end(client.submit("aio_add", 1)).result == 3
+        assert running.stop() == 0
+    client.close()
+
+
+def test_a_cold_shutdown_cancels_coroutines_and_their_messages_go_back(
+    client: Client, start: Start, tmp_path: Path
+) -> None:
+    with start() as running:
+        job = client.submit("aio_tidy", str(tmp_path / "end"))
+        client.event(job, State.STARTED)
+        running.process.send_signal(signal.SIGQUIT)
+        running.process.wait(DEADLINE)
+    assert (tmp_path / "end").read_text() == "cancelled"
+    assert client.depth("celery") == 1
+    client.read()
+    assert not [e for e in client.events(job) if e.state.final]
+
+
+def test_the_pool_grows_by_remote_control(client: Client, start: Start) -> None:
+    with start("-c", "1") as running:
+        first = client.submit("aio_meet", 2)
+        client.event(first, State.STARTED)
+        second = client.submit("aio_meet", 2)
+        client.control("pool_grow", n=1)
+        assert {client.end(first).result, client.end(second).result} == {2}
+        client.control("shutdown")
+        assert running.process.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("way", ["setting", "variable"])
+def test_the_pool_works_under_plain_celery(rabbitmq_url: str, redis_url: str, tmp_path: Path, way: str) -> None:
+    pool = "dure.worker.aio.asyncio:TaskPool"
+    argv, variable = ((), "TEST_POOL") if way == "setting" else (("-P", "custom"), "CELERY_CUSTOM_WORKER_POOL")
+    client, reader = Client(rabbitmq_url), Celery(backend=redis_url)
+    with worker(
+        client, tmp_path, *argv, "-I", MODULE, stock=True, TEST_RESULTS=redis_url, **{variable: pool}
+    ) as running:
+        jobs = [client.submit(name, *args) for name, *args in (["aio_add", 1], ["aio_retry"], ["add", 5])]
+        told = client.submit("aio_self")
+        client.until(lambda: all(AsyncResult(job, app=reader).ready() for job in [*jobs, told]), "the results")
+        assert [AsyncResult(job, app=reader).result for job in jobs] == [3, 2, 7]
+        assert AsyncResult(told, app=reader).result["child"] == told
+        stopped = client.submit("aio_nap", 60)
+        client.until(lambda: f"[{stopped}] received".encode() in running.log.read_bytes(), "its message")
+        Celery(broker=rabbitmq_url).control.revoke(stopped, terminate=True)
+        client.until(lambda: AsyncResult(stopped, app=reader).state == "REVOKED", "its end")
         assert running.stop() == 0
     client.close()
 

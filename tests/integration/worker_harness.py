@@ -33,6 +33,8 @@ DEADLINE = float(os.environ.get("TEST_DEADLINE", "20"))
 app = Celery("harness", broker="memory://", backend=os.environ.get("TEST_RESULTS"))
 app.conf.result_serializer = "json"
 app.conf.worker_proc_alive_timeout = 20
+if pool := os.environ.get("TEST_POOL"):
+    app.conf.worker_pool = pool
 if os.environ.get("TEST_EVENTS") == "no":
     app.conf.worker_send_task_events = False
 
