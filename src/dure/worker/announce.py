@@ -16,6 +16,8 @@ from celery.worker.state import SOFTWARE_INFO
 import dure
 from dure.task import Task
 from dure.worker import log
+from dure.worker.aio import names
+from dure.worker.aio.bodies import is_async
 from dure.worker.schema import signature_of
 
 _TASKS_PER_EVENT = 100
@@ -57,12 +59,13 @@ def _on_ready(sender: Any = None, **_: Any) -> None:
 
 
 def _warn_of_limits(consumer: Any) -> None:
-    """Only prefork can end a task; elsewhere Celery passes a limit over without a word."""
+    """Only prefork can end a sync task, and our own pool a coroutine; Celery passes a limit over without a word."""
     pool, conf = _pool_name(consumer.pool), consumer.app.conf
     limited = [
         name
         for name, task in consumer.app.tasks.items()
-        if task.time_limit or task.soft_time_limit or conf.task_time_limit or conf.task_soft_time_limit
+        if (task.time_limit or task.soft_time_limit or conf.task_time_limit or conf.task_soft_time_limit)
+        and not (pool == names.POOL and is_async(task))
     ]
     if limited and pool != "prefork":
         log.limits_do_nothing(pool, [name for name in limited if not name.startswith("celery.")])
