@@ -74,6 +74,11 @@ async def aio_self(self: Task) -> dict[str, Any]:
     }
 
 
+@task(bind=True)
+async def aio_headers(self: Task) -> dict[str, Any] | None:
+    return self.request.headers
+
+
 @task()
 def where_sync() -> bool:
     return threading.current_thread() is threading.main_thread()

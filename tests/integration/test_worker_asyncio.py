@@ -13,7 +13,7 @@ from celery.result import AsyncResult
 
 from dure.job import Reason, State
 from tests.integration.aio_tasks import MODULE
-from tests.integration.worker_harness import DEADLINE, Client, Worker, worker
+from tests.integration.worker_harness import DEADLINE, Client, Worker, app_name, worker
 from tests.services import RabbitMQ, Redis
 
 Start = Callable[..., AbstractContextManager[Worker]]
@@ -281,6 +281,7 @@ def test_the_pool_works_under_plain_celery(rabbitmq_url: str, redis_url: str, tm
     pool = "dure.worker.aio.asyncio:TaskPool"
     argv, variable = ((), "TEST_POOL") if way == "setting" else (("-P", "custom"), "CELERY_CUSTOM_WORKER_POOL")
     client, reader = Client(rabbitmq_url), Celery(backend=redis_url)
+    sender = Celery(broker=rabbitmq_url, backend=redis_url)
     with worker(
         client, tmp_path, *argv, "-I", MODULE, stock=True, TEST_RESULTS=redis_url, **{variable: pool}
     ) as running:
@@ -289,9 +290,12 @@ def test_the_pool_works_under_plain_celery(rabbitmq_url: str, redis_url: str, tm
         client.until(lambda: all(AsyncResult(job, app=reader).ready() for job in [*jobs, told]), "the results")
         assert [AsyncResult(job, app=reader).result for job in jobs] == [3, 2, 7]
         assert AsyncResult(told, app=reader).result["child"] == told
+        for headers in ({"mine": "1"}, None):
+            sent = sender.send_task(f"{app_name()}.aio_headers", headers=headers)
+            assert sent.get(timeout=DEADLINE) == headers
         stopped = client.submit("aio_nap", 60)
         client.until(lambda: f"[{stopped}] received".encode() in running.log.read_bytes(), "its message")
-        Celery(broker=rabbitmq_url).control.revoke(stopped, terminate=True)
+        sender.control.revoke(stopped, terminate=True)
         client.until(lambda: AsyncResult(stopped, app=reader).state == "REVOKED", "its end")
         assert running.stop() == 0
     client.close()

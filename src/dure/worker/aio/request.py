@@ -6,6 +6,7 @@ from functools import cache, partial
 from typing import Any
 from weakref import ref
 
+from celery.app.task import Context
 from celery.exceptions import TaskRevokedError
 from kombu.asynchronous import get_event_loop
 
@@ -13,6 +14,8 @@ from dure.worker import log
 from dure.worker.aio import bridge
 from dure.worker.aio.attempt import Attempt
 from dure.worker.aio.hub import LoopHub
+
+_KNOWN = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 
 
 class Stoppable:
@@ -82,6 +85,9 @@ def _execute(self: Stoppable, pool: Any, **_: Any) -> Attempt:
 def trace(task: Any, job_id: str, request: dict[str, Any], payload: Any) -> tuple[int, Any, float]:
     """Celery's tracer, with what it finds in a message and gives to a request."""
     args, kwargs, embed = payload
+    # Celery finds them by copying the request and taking sixty names out of it.
+    if request.get("headers") is None and (headers := {name: request[name] for name in request.keys() - _KNOWN}):
+        request["headers"] = headers
     request.update(args=args, kwargs=kwargs, is_eager=False, **embed or {})
     retval, info, runtime, text = task.__trace__(job_id, args, kwargs, request)
     return (1, retval, runtime) if info else (0, text, runtime)
