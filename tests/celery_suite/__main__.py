@@ -33,9 +33,9 @@ class Kind:
 
 KINDS = {
     "prefork": Kind("-P prefork -c 4", {}),
-    "threads": Kind("-P threads -c 8", {}),
-    "asyncio": Kind("-c 50", OURS),
-    "asyncio-coroutines": Kind("-c 50", OURS | {"SUITE_COROUTINES": "1"}),
+    "threads": Kind("-P threads -c 4", {}),
+    "asyncio": Kind("-c 4", OURS),
+    "asyncio-coroutines": Kind("-c 4", OURS | {"SUITE_COROUTINES": "1"}),
 }
 
 

@@ -301,6 +301,30 @@ def test_the_pool_works_under_plain_celery(rabbitmq_url: str, redis_url: str, tm
     client.close()
 
 
+def test_a_worker_consumes_soon_after_its_broker_is_back(tmp_path: Path) -> None:
+    broker = RabbitMQ().start()
+    client = Client(broker.url)
+    try:
+        with worker(client, tmp_path, "-P", "asyncio", "-I", MODULE) as running:
+            job = client.submit("aio_tidy", str(tmp_path / "end"), 8.0)
+            client.event(job, State.STARTED)
+            broker.stop()
+            deadline = time.monotonic() + DEADLINE
+            while running.log.read_bytes().count(b"Cannot connect to") < 5:
+                assert time.monotonic() < deadline, "it does not try to connect"
+                time.sleep(0.05)
+            broker.start()
+            back = time.monotonic()
+            client.reconnect()
+            assert client.end(client.submit("aio_add", 1)).result == 3
+            assert time.monotonic() - back < 10  # two seconds between tries, and a slow machine
+            assert client.end(job).attempt == 1
+            assert running.stop() == 0
+    finally:
+        client.close()
+        broker.close()
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_coroutines_run_in_stock_pools(client: Client, tmp_path: Path, pool: str) -> None:
     with worker(client, tmp_path, "-P", pool, "-c", "2", "-I", MODULE):

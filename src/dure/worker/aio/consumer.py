@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,9 @@ from kombu.transport import pyamqp
 from dure.worker.aio import amqp
 from dure.worker.aio.hub import LoopHub
 from dure.worker.aio.settling import Settling, Soon
+
+_PAUSES = {"interval_start": 0.0, "interval_step": 0.5, "interval_max": 2.0}
+_TRIES_FOR_ONE = 15  # so that it gives up no sooner than Celery would
 
 
 class OnLoop:
@@ -34,16 +38,27 @@ class OnLoop:
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         connection = self.app.connection_for_read(heartbeat=heartbeat)
         if connection.get_transport_cls() is pyamqp.Transport and isinstance(get_event_loop(), LoopHub):
-            connection.transport_cls = amqp.Transport
+            connection.get_transport_cls = lambda: amqp.Transport  # it stays `amqp` by name, in its log lines
         return self.ensure_connected(connection)
 
     def ensure_connected(self, connection: Any) -> Any:
         """Waiting for a broker that is away must not hold up what runs."""
+        connection.ensure_connection = _often(connection.ensure_connection)
         connect = super().ensure_connected  # type: ignore[misc]
         hub = get_event_loop()
         if not isinstance(hub, LoopHub) or hub.aio.is_running():
             return connect(connection)
         return hub.run(hub.aio.run_in_executor(None, connect, connection))
+
+
+def _often(ensure: Callable[..., Any]) -> Callable[..., Any]:
+    """Celery's pauses grow to half a minute, in which a broker that is back is left alone."""
+
+    def often(errback: Any = None, max_retries: int | None = None, **options: Any) -> Any:
+        tries = max_retries * _TRIES_FOR_ONE if max_retries else max_retries
+        return ensure(errback, tries, **_PAUSES | options)
+
+    return often
 
 
 def on_loop(consumer: type) -> type:
