@@ -98,6 +98,10 @@ class TaskPool(BasePool):
         """There is no process to replace."""
 
     @property
+    def is_on_this_thread(self) -> bool:
+        return threading.get_ident() == self._thread
+
+    @property
     def is_busy(self) -> bool:
         return bool(self.coroutines.running or self.threads.running)
 
@@ -148,7 +152,7 @@ class TaskPool(BasePool):
         attempt.free = partial(self._free, lane, attempt)
         if self._state == self.CLOSE:
             return attempt  # it came while the worker ends, and goes back to its queue
-        if threading.get_ident() == self._thread:
+        if self.is_on_this_thread:
             lane.enter(attempt)
         else:
             self.loop.call_soon_threadsafe(lane.enter, attempt)

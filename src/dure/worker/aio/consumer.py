@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from kombu.asynchronous import get_event_loop
 from kombu.transport import pyamqp
 
 from dure.worker.aio import amqp
@@ -37,7 +36,7 @@ class OnLoop:
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         connection = self.app.connection_for_read(heartbeat=heartbeat)
-        if connection.get_transport_cls() is pyamqp.Transport and isinstance(get_event_loop(), LoopHub):
+        if connection.get_transport_cls() is pyamqp.Transport and isinstance(self.hub, LoopHub):
             connection.get_transport_cls = lambda: amqp.Transport  # it stays `amqp` by name, in its log lines
         return self.ensure_connected(connection)
 
@@ -45,10 +44,18 @@ class OnLoop:
         """Waiting for a broker that is away must not hold up what runs."""
         connection.ensure_connection = _often(connection.ensure_connection)
         connect = super().ensure_connected  # type: ignore[misc]
-        hub = get_event_loop()
+        hub = self.hub
         if not isinstance(hub, LoopHub) or hub.aio.is_running():
             return connect(connection)
         return hub.run(hub.aio.run_in_executor(None, connect, connection))
+
+    def _restore_prefetch_count_after_connection_restart(self, *args: Any) -> None:
+        """Celery does so in whatever thread acknowledges, which would read the answer from under the loop."""
+        restore = partial(super()._restore_prefetch_count_after_connection_restart, *args)  # type: ignore[misc]
+        if isinstance(self.hub, LoopHub):
+            self.hub.soon(restore)
+        else:
+            restore()
 
 
 def _often(ensure: Callable[..., Any]) -> Callable[..., Any]:

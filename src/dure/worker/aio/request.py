@@ -8,12 +8,10 @@ from weakref import ref
 
 from celery.app.task import Context
 from celery.exceptions import TaskRevokedError
-from kombu.asynchronous import get_event_loop
 
 from dure.worker import log
 from dure.worker.aio import bridge
 from dure.worker.aio.attempt import Attempt
-from dure.worker.aio.hub import LoopHub
 
 _KNOWN = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 
@@ -54,9 +52,8 @@ class Stoppable:
                 return
             attempt.stop()
         tell = partial(getattr(super(), how), pool, signal, **options)
-        hub = get_event_loop()
-        if isinstance(hub, LoopHub):
-            bridge.spawn(hub.aio, self, tell)
+        if pool.is_on_this_thread:
+            bridge.spawn(pool.loop, self, tell)
         else:
             tell()
 
