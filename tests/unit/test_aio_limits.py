@@ -28,4 +28,6 @@ def test_a_limit_that_the_pool_cannot_keep_is_named(
     monkeypatch.setattr(log, "limits_do_nothing", lambda pool, tasks: seen.extend(tasks))
     monkeypatch.setattr(announce, "_pool_name", lambda _: pool)
     announce._warn_of_limits(SimpleNamespace(pool=None, app=app))
-    assert sorted(seen) == told
+    assert (
+        sorted(name for name in seen if name in {"coroutine", "sync"}) == told
+    )  # others share theirs with every application

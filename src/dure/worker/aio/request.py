@@ -1,4 +1,4 @@
-"""Celery's request, stopped as the pool can: a coroutine is cancelled, a thread runs to its end."""
+"""Celery's request, stopped as the pool can: a coroutine is cancelled, a thread at what its task tells next."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from celery.exceptions import TaskRevokedError
 from dure.worker import log
 from dure.worker.aio import bridge
 from dure.worker.aio.attempt import Attempt
+from dure.worker.live import cancelling
 
 _KNOWN = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 
@@ -48,7 +49,8 @@ class Stoppable:
             if attempt.is_over:
                 return
             if not attempt.stoppable:
-                log.cannot_stop(self.id, "asyncio, for a task that is no async def")
+                cancelling.ask(self.id)
+                log.asked_to_stop(self.id, "asyncio, for a task that is no async def")
                 return
             attempt.stop()
         tell = partial(getattr(super(), how), pool, signal, **options)

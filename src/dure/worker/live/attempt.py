@@ -103,6 +103,10 @@ class Attempt:
         self.confirmed = 0
         self.dropped = 0
 
+    @property
+    def is_confirmed(self) -> bool:
+        return self.late is None and not self.dropped and self.confirmed >= self.accepted
+
     def emit(self, chunk: Any) -> None:
         check(self.job_id)
         self._put(EntryKind.OUTPUT, _encoded("emit", chunk))

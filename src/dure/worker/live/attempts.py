@@ -17,6 +17,7 @@ from celery.signals import celeryd_after_setup, task_postrun, task_prerun
 
 from dure.entry import Position
 from dure.settings import Settings
+from dure.worker.aio import bridge
 from dure.worker.live import capture, states
 from dure.worker.live.attempt import Attempt, Eager, Here, current
 from dure.worker.live.cancelling import forget
@@ -86,7 +87,7 @@ def flush() -> None:
     """Wait until what the current attempt told has been confirmed."""
     here = current.get()
     if isinstance(here, Attempt):
-        here.sink.flush(here)
+        _flush(here)
 
 
 def _begin(task: Any = None, **_: Any) -> None:
@@ -116,7 +117,13 @@ def _end(task_id: Any = None, task: Any = None, **_: Any) -> None:
         if here.job_id == task_id:
             current.set(None)
             forget(here.job_id)
-            if here.sink.flush(here, close=True) and here.accepted:
+            if _flush(here, close=True) and here.accepted:
                 last_told.set(Position(here.run, here.accepted))
     elif here is not None:
         current.set(here.outer)
+
+
+def _flush(here: Attempt, *, close: bool = False) -> bool:
+    if here.is_confirmed:  # which a thread need not be asked
+        return here.sink.flush(here, close=close)
+    return bridge.aside(here.sink.flush, here, close=close)
