@@ -18,7 +18,14 @@ STOCK = f"{MODULE},dure.worker.live.stock"
 
 @pytest.fixture(
     scope="module",
-    params=["embedded threads", "rabbitmq threads", "rabbitmq prefork", "stock prefork", "stock threads"],
+    params=[
+        "embedded asyncio",
+        "rabbitmq asyncio",
+        "rabbitmq threads",
+        "rabbitmq prefork",
+        "stock prefork",
+        "stock threads",
+    ],
 )
 def audience(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audience]:
     kind, pool = request.param.split()

@@ -10,7 +10,7 @@ from tests.integration.worker_harness import Client, app_name, worker
 from tests.services import RabbitMQ
 
 
-@pytest.fixture(scope="module", params=["threads", "prefork", "solo"])
+@pytest.fixture(scope="module", params=["asyncio", "threads", "prefork", "solo"])
 def client(
     request: pytest.FixtureRequest, rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Client]:

@@ -21,7 +21,7 @@ def backend() -> Iterator[Redis]:
     server.close()
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["asyncio", "threads", "prefork"])
 def test_results_wait_for_a_backend_that_is_away_and_no_slot_is_lost(
     rabbitmq_url: str, backend: Redis, tmp_path: Path, pool: str
 ) -> None:

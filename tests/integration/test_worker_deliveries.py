@@ -118,7 +118,7 @@ def test_a_worker_that_is_killed_each_time_buries_its_job(own: Client, tmp_path:
         own.dead(job, Reason.DELIVERY_LIMIT)
 
 
-@pytest.mark.parametrize(("pool", "queue"), [("threads", "celery"), ("prefork", "made")])
+@pytest.mark.parametrize(("pool", "queue"), [("asyncio", "celery"), ("prefork", "made")])
 def test_a_job_whose_connection_is_cut_runs_once(
     own: Client, rabbitmq: RabbitMQ, tmp_path: Path, pool: str, queue: str
 ) -> None:

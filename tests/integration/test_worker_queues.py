@@ -63,7 +63,7 @@ def test_a_queue_that_exists_is_used_as_it_is(client: Client, tmp_path: Path, ar
 
 
 @pytest.mark.parametrize("arguments", [{}, {"x-queue-type": "quorum"}])
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
 def test_a_task_calls_another_on_a_queue_the_worker_does_not_consume(
     client: Client, tmp_path: Path, arguments: dict[str, Any], pool: str
 ) -> None:
@@ -89,7 +89,7 @@ def test_the_worker_announces_at_its_start_and_when_asked(client: Client, tmp_pa
         first = client.until(client.announcements)[0]
         assert first.node.hostname.startswith("named@")
         assert (first.node.pool, first.node.concurrency, first.node.queues) == (
-            "threads",
+            "asyncio",
             3,
             ("celery", "other"),
         )

@@ -20,7 +20,7 @@ def impatient() -> Iterator[RabbitMQ]:
     server.close()
 
 
-@pytest.mark.parametrize(("pool", "queue"), [("threads", "celery"), ("prefork", "made")])
+@pytest.mark.parametrize(("pool", "queue"), [("asyncio", "celery"), ("prefork", "made")])
 def test_a_long_job_runs_once_and_the_worker_goes_on(
     impatient: RabbitMQ, tmp_path: Path, pool: str, queue: str
 ) -> None:

@@ -41,10 +41,10 @@ class Rig:
         return found[job].result
 
 
-OURS = pytest.mark.parametrize("rig", ["threads", "prefork"], indirect=True)
+OURS = pytest.mark.parametrize("rig", ["asyncio", "threads", "prefork"], indirect=True)
 
 
-@pytest.fixture(scope="module", params=["threads", "prefork", "stock"])
+@pytest.fixture(scope="module", params=["asyncio", "threads", "prefork", "stock"])
 def rig(
     request: pytest.FixtureRequest, rabbitmq: RabbitMQ, redis: Redis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Rig]:

@@ -12,7 +12,8 @@ from celery.worker.control import Panel
 from dure.settings import Settings
 from dure.worker import adopt as adopting
 from dure.worker.adopt import SAFE, adopt
-from dure.worker.run import _choose_pool
+from dure.worker.aio.names import COROUTINES, threads
+from dure.worker.run import _choose_concurrency, _choose_pool
 
 SETTINGS = Settings(_env_file=None)
 
@@ -112,20 +113,42 @@ def test_only_rabbitmq_is_asked_for_confirms() -> None:
 @pytest.mark.parametrize(
     ("argv", "pool", "counted"),
     [
-        ([], "threads", True),
-        (["-c", "3"], "threads", False),
-        (["--concurrency=3"], "threads", False),
+        ([], "asyncio", True),
+        (["-c", "3"], "asyncio", False),
+        (["--concurrency=3"], "asyncio", False),
         (["--pool", "prefork"], "prefork", False),
         (["-Psolo"], "prefork", False),
         (["-P", "threads"], "prefork", False),
-        (["-l", "INFO", "-Q", "a,b", "--autoscale", "4,1"], "threads", True),
+        (["-P", "asyncio"], "prefork", True),
+        (["-l", "INFO", "-Q", "a,b", "--autoscale", "4,1"], "asyncio", True),
     ],
 )
-def test_the_pool_is_threads_unless_something_else_was_asked_for(argv: list[str], pool: str, counted: bool) -> None:
+def test_the_pool_is_asyncio_unless_something_else_was_asked_for(
+    argv: list[str], pool: str, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected: list[Any] = []
+    monkeypatch.setattr(signals.worker_init, "connect", lambda receiver, **_: connected.append(receiver))
     app = Celery(broker="amqp://")
     _choose_pool(app, argv)
     assert app.conf.worker_pool == pool
-    assert (app.conf.worker_concurrency is not None) is counted
+    assert bool(connected) is counted
+
+
+def test_an_application_without_coroutines_gets_no_more_slots_than_threads() -> None:
+    app = Celery(broker="amqp://", set_as_current=False)
+    worker = SimpleNamespace(app=app, concurrency=None)
+
+    @app.task(shared=False)
+    def sync() -> None: ...
+
+    _choose_concurrency(worker)
+    assert worker.concurrency == threads() <= 32
+
+    @app.task(shared=False)
+    async def coroutine() -> None: ...
+
+    _choose_concurrency(worker)
+    assert worker.concurrency == COROUTINES
 
 
 def test_an_application_keeps_its_pool_and_concurrency() -> None:

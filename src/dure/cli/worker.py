@@ -26,7 +26,7 @@ def worker(
     """Run a worker for a Celery application, with every option of [b]celery worker[/b].
 
     What is not listed here goes to Celery as it is: [b]dure worker -A shop -Q mail,reports -c 8 -l info[/b].
-    Without a pool of yours it takes threads.
+    Without a pool of yours it runs [b]async def[/b] tasks as coroutines on one loop, and all others in threads.
 
     The broker is the one that Dure's settings name; else the application's own; else the embedded one.
     The result backend likewise.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,19 +10,18 @@ from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
 from celery.bin.celery import celery as celery_command
 from celery.bin.worker import worker as worker_command
+from celery.signals import worker_init
 
 from dure.errors import ConfigurationError, Problem
 from dure.settings import Settings
-from dure.worker.aio import names
-
-_COROUTINES = 100  # at once; as many messages a worker holds
+from dure.worker.aio import bodies, names
 
 
 def run(app: Celery, settings: Settings, argv: Sequence[str]) -> int:
     """Run `celery worker` with `argv` on an adopted application; returns its exit code when it ends.
 
-    Where neither `argv` nor the application says otherwise: the threads pool, a few threads more than processors,
-    task events.
+    Where neither `argv` nor the application says otherwise: the asyncio pool, with slots for many
+    coroutines if there are `async def` tasks, and task events.
     """
     _choose_pool(app, argv)
     _knock(app)
@@ -62,20 +60,14 @@ def _choose_pool(app: Celery, argv: Sequence[str]) -> None:
     names.register()
     given = _options(argv)
     if "pool_cls" not in given and not app.conf.value_set_for("worker_pool"):
-        app.conf.worker_pool = "threads"
-    if (
-        app.conf.worker_pool == "threads"
-        and given.get("pool_cls", "threads") == "threads"
-        and "concurrency" not in given
-        and not app.conf.value_set_for("worker_concurrency")
-    ):
-        app.conf.worker_concurrency = min(32, _processors() + 4)
-    if (
-        given.get("pool_cls", app.conf.worker_pool) == names.POOL
-        and "concurrency" not in given
-        and not app.conf.value_set_for("worker_concurrency")
-    ):
-        app.conf.worker_concurrency = _COROUTINES
+        app.conf.worker_pool = names.POOL
+    counted = "concurrency" in given or app.conf.value_set_for("worker_concurrency")
+    if given.get("pool_cls", app.conf.worker_pool) == names.POOL and not counted:  # said once all tasks are known
+        worker_init.connect(_choose_concurrency, dispatch_uid="dure.worker.concurrency")
+
+
+def _choose_concurrency(sender: Any, **_: Any) -> None:
+    sender.concurrency = names.COROUTINES if bodies.has_async(sender.app) else names.threads()
 
 
 def _options(argv: Sequence[str]) -> dict[str, object]:
@@ -86,7 +78,3 @@ def _options(argv: Sequence[str]) -> dict[str, object]:
     except click.ClickException:
         return {}
     return {{"pool": "pool_cls"}.get(name, name): value for name, value in given.items()}
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -19,15 +19,15 @@ from celery.utils.log import get_logger
 from kombu.asynchronous import get_event_loop
 
 from dure.worker import log
-from dure.worker.aio import bridge, home
+from dure.worker.aio import bodies, bridge, home, names
 from dure.worker.aio.attempt import Attempt, Over
-from dure.worker.aio.bodies import is_async
 from dure.worker.aio.hub import LoopHub
 from dure.worker.aio.install import on_worker_init
 from dure.worker.aio.lane import Lane
 
 _GRACE = 5.0  # seconds that a cancelled coroutine has before it is given up
 _THREADS_SETTING = "dure_threads"
+_MOST_THREADS = 10_000  # the lane says how many run
 
 _logger = get_logger("celery.pool")
 
@@ -47,10 +47,9 @@ class TaskPool(BasePool):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        threads = self.app.conf.get(_THREADS_SETTING) or min(32, (os.cpu_count() or 1) + 4)
         self.coroutines = Lane(self.limit, self._start_coroutine)
-        self.threads = Lane(int(threads), self._start_thread)
-        self._executor = ThreadPoolExecutor(int(threads), thread_name_prefix="dure-task")
+        self.threads = Lane(self._threads_for(self.limit), self._start_thread)
+        self._executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="dure-task")
         self._soft_limit: float | None = self.options.get("soft_timeout")
         self._hard_limit: float | None = self.options.get("timeout")
         self._async: dict[str, bool] = {}
@@ -144,7 +143,7 @@ class TaskPool(BasePool):
         """Run it as soon as there is a slot."""
         runs_on_loop = self._async.get(attempt.name)
         if runs_on_loop is None:
-            runs_on_loop = self._async[attempt.name] = is_async(self.app.tasks[attempt.name])
+            runs_on_loop = self._async[attempt.name] = bodies.is_async(self.app.tasks[attempt.name])
         attempt.stoppable = runs_on_loop
         attempt.soft_limit = attempt.soft_limit or self._soft_limit
         attempt.hard_limit = attempt.hard_limit or self._hard_limit
@@ -198,9 +197,16 @@ class TaskPool(BasePool):
             bridge.spawn(self.loop, attempt, attempt.on_timeout, False, attempt.hard_limit)
         self.loop.call_later(_GRACE, _give_up, attempt, task)
 
+    def _threads_for(self, slots: int) -> int:
+        """All slots where an application has no coroutines."""
+        if (told := self.app.conf.get(_THREADS_SETTING)) is not None:
+            return int(told)
+        return names.threads() if bodies.has_async(self.app) else slots
+
     def _resize(self, slots: int) -> None:
         self.limit = slots
         self.coroutines.resize(slots)
+        self.threads.resize(self._threads_for(slots))
 
     async def _until_idle(self) -> None:
         while self.is_busy:

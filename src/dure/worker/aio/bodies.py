@@ -57,6 +57,11 @@ def is_async(task: Any) -> bool:
     return False
 
 
+def has_async(app: Celery) -> bool:
+    wrap_all(app)
+    return any(map(is_async, app.tasks.values()))
+
+
 def _waiting(task: Any, body: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
