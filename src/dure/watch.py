@@ -1,8 +1,11 @@
 """Under which routing keys what a job tells can be watched.
 
-A message on Celery's event exchange carries them in its header `CC`, RabbitMQ's sender-selected distribution: each
-queue that is bound to one of them gets one copy. So who watches a job is given the messages that speak of it, and no
-others. A message speaks of several jobs, though: what a reader does not watch it passes over.
+A message on Celery's event exchange carries them in its header `BCC`, RabbitMQ's sender-selected distribution: each
+queue that is bound to one of them gets one copy, without the header. So who watches a job is given the messages that
+speak of it, and no others. A message speaks of several jobs, though: what a reader does not watch it passes over.
+
+A job's and a workflow's key are one word for a topic exchange, as long as the id is: a broker takes its time for each
+word of each key of each message.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ _HEADER_KEYS = 1000
 
 
 def job_key(job_id: str) -> str:
-    return _bindable(f"dure.job.{job_id}")
+    return _bindable(f"dure-job-{job_id}")
 
 
 def task_key(task: str) -> str:
@@ -26,7 +29,7 @@ def task_key(task: str) -> str:
 
 
 def root_key(root_id: str) -> str:
-    return _bindable(f"dure.root.{root_id}")
+    return _bindable(f"dure-root-{root_id}")
 
 
 def watch_keys(job_id: str, task: str | None = None, root_id: str | None = None) -> list[str]:

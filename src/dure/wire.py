@@ -39,7 +39,7 @@ REPLY_EXCHANGE = "reply.celery.pidbox"
 ENTRIES_KEY = "dure.entries"
 TOLD_KEY = "dure.told"
 CHANGED_KEY = "dure.changed"
-CC_HEADER = "CC"
+KEYS_HEADER = "BCC"
 
 RETRIES_HEADER = "dure_retries"
 ATTEMPT_HEADER = "dure_attempt"
@@ -130,7 +130,7 @@ def event_message(body: bytes, routing_key: str, cc: Sequence[str] = ()) -> Mess
         EVENT_EXCHANGE,
         routing_key,
         body,
-        {CC_HEADER: list(cc)} if cc else {},
+        {KEYS_HEADER: list(cc)} if cc else {},
         {"content_type": "application/json", "content_encoding": "utf-8", "delivery_mode": 1},
     )
 

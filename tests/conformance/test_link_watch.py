@@ -8,7 +8,7 @@ from kombu import Exchange, Producer
 from dure.errors import LinkDown
 from dure.link import Link, WatchFeed
 from dure.watch import ANY_TASK, in_messages, job_key, root_key, task_key, watch_keys
-from dure.wire import EVENT_EXCHANGE, event_message
+from dure.wire import EVENT_EXCHANGE, KEYS_HEADER, event_message
 from tests.conformance.links import PATIENCE, Broker, depth, read, until
 
 LAST = "dure.job.last"
@@ -222,8 +222,8 @@ async def test_any_program_of_kombu_can_give_several_keys(broker: Broker, link: 
     await feed.bind([job_key("a"), task_key("t")])
     with broker.kombu() as connection, connection.channel() as channel:
         producer = Producer(channel, exchange=Exchange(EVENT_EXCHANGE, type="topic"))
-        producer.publish(b"1", routing_key="task.multi", headers={"CC": watch_keys("a", "t")}, serializer="raw")
-        producer.publish(b"2", routing_key="task.multi", headers={"CC": watch_keys("b", "u")}, serializer="raw")
+        producer.publish(b"1", routing_key="task.multi", headers={KEYS_HEADER: watch_keys("a", "t")}, serializer="raw")
+        producer.publish(b"2", routing_key="task.multi", headers={KEYS_HEADER: watch_keys("b", "u")}, serializer="raw")
     assert await read(feed, 1) == [b"1"]
     assert await told(link, feed) == []
 

@@ -84,6 +84,12 @@ def test_a_header_that_holds_no_keys_changes_nothing(further: object) -> None:
     assert Message("x", "a", b"", {"headers": {"CC": further}}).routing_keys == ("a",)
 
 
+def test_keys_may_be_hidden_from_whoever_gets_the_message() -> None:
+    message = Message("x", "a", b"", {"headers": {"CC": ["b"], "BCC": ["c"], "id": "1"}})
+    assert message.routing_keys == ("a", "b", "c")
+    assert message.given_properties == {"headers": {"CC": ["b"], "id": "1"}}
+
+
 def test_a_dead_letter_keeps_its_keys_unless_its_queue_gives_it_another() -> None:
     message = Message("x", "a", b"", {"headers": {"CC": ["b"]}})
     kept = letter(message, Address("dead", None), "q", Reason.REJECTED, 1.0)

@@ -49,7 +49,7 @@ def test_a_message_names_all_that_may_be_watched_of_its_jobs(broker: Broker, att
     dure.emit(1)
     flush(attempt)
     ((body, keys),) = broker.sent
-    assert keys == ["dure.job.job", "dure.task.shop.buy", "dure.root.root"]
+    assert keys == ["dure-job-job", "dure.task.shop.buy", "dure-root-root"]
     (told,) = read_entries(body)
     assert (told.run, told.task, told.root_id, told.worker) == (attempt.run, "shop.buy", "root", "w@host")
 

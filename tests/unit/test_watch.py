@@ -9,9 +9,9 @@ names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=300)
 
 
 def test_a_job_can_be_watched_by_its_id_its_task_and_its_workflow() -> None:
-    assert watch_keys("a", "shop.add", "w") == ["dure.job.a", "dure.task.shop.add", "dure.root.w"]
-    assert watch_keys("a", "shop.add", "a") == ["dure.job.a", "dure.task.shop.add"]
-    assert watch_keys("a") == ["dure.job.a"]
+    assert watch_keys("a", "shop.add", "w") == ["dure-job-a", "dure.task.shop.add", "dure-root-w"]
+    assert watch_keys("a", "shop.add", "a") == ["dure-job-a", "dure.task.shop.add"]
+    assert watch_keys("a") == ["dure-job-a"]
 
 
 @given(names, names)

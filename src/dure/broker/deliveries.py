@@ -48,7 +48,7 @@ def row(message: Message) -> Row:
         message.time_to_live,
         message.exchange,
         message.routing_key,
-        encode_properties(message.properties),
+        encode_properties(message.given_properties),
         message.body,
         job_of(message.properties),
     )

@@ -12,6 +12,7 @@ from typing import Any
 HIGHEST_PRIORITY = 9
 _BYTES = "$base64"
 CC = "CC"
+BCC = "BCC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,21 @@ class Message:
 
     @property
     def routing_keys(self) -> tuple[str, ...]:
-        """Its own, and those in its header `CC`, which publishes to several at once as on RabbitMQ."""
-        further = (self.properties.get("headers") or {}).get(CC)
-        if not isinstance(further, list | tuple):
-            return (self.routing_key,)
-        return (self.routing_key, *(key for key in further if isinstance(key, str)))
+        """Its own, and those in its headers `CC` and `BCC`, which publish to several at once as on RabbitMQ."""
+        headers = self.properties.get("headers") or {}
+        found = [self.routing_key]
+        for further in (headers.get(CC), headers.get(BCC)):
+            if isinstance(further, list | tuple):
+                found += [key for key in further if isinstance(key, str)]
+        return tuple(found)
+
+    @property
+    def given_properties(self) -> Mapping[str, Any]:
+        """What whoever gets it is told: no `BCC`."""
+        headers = self.properties.get("headers")
+        if not headers or BCC not in headers:
+            return self.properties
+        return {**self.properties, "headers": {name: value for name, value in headers.items() if name != BCC}}
 
     @property
     def time_to_live(self) -> float | None:

@@ -29,9 +29,10 @@ the transaction is undone, so a publish is either committed or raised.
 **Dead letters.** As RabbitMQ's quorum queues have them (see `dead`). A message given back counts as delivered in vain,
 whether it was rejected, its store was closed or its process died; past `x-delivery-limit` it is a dead letter.
 
-**Several keys.** A message goes to all queues that its routing key or those in its header `CC` lead to, to each once.
+**Several keys.** A message goes to all queues that its routing key or those in its headers `CC` and `BCC` lead to,
+to each once; who gets it is not told the latter.
 
-**Limits.** There are no headers exchanges, byte limits, `BCC` or `x-overflow`; queue arguments that are not named in
+**Limits.** There are no headers exchanges, byte limits or `x-overflow`; queue arguments that are not named in
 `declare_queue` are ignored. A consumer of a queue that is deleted and made again is no longer woken, only served when
 it looks.
 

@@ -35,7 +35,7 @@ from kombu import Connection, Exchange, Producer
 from kombu.exceptions import OperationalError
 
 from dure.watch import in_messages
-from dure.wire import CC_HEADER
+from dure.wire import KEYS_HEADER
 from dure.worker import log
 
 Callback = Callable[[], object]
@@ -156,7 +156,7 @@ class Outbox:
         self._producer.publish(
             message.body,
             routing_key=message.type.replace("-", "."),
-            headers={CC_HEADER: list(message.keys)} if message.keys else None,
+            headers={KEYS_HEADER: list(message.keys)} if message.keys else None,
             declare=[self._producer.exchange],  # type: ignore[list-item]
             content_type="application/json",
             content_encoding="utf-8",

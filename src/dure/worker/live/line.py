@@ -17,7 +17,7 @@ from celery.events.event import get_exchange
 from kombu import Connection, Producer
 from kombu.exceptions import OperationalError
 
-from dure.wire import CC_HEADER, ENTRIES_KEY
+from dure.wire import ENTRIES_KEY, KEYS_HEADER
 from dure.worker import log
 
 CONFIRM_TIMEOUT = 30.0
@@ -46,7 +46,7 @@ class Line:
         self._producer.publish(
             body,
             routing_key=ENTRIES_KEY,
-            headers={CC_HEADER: keys},
+            headers={KEYS_HEADER: keys},
             content_type="application/json",
             content_encoding="utf-8",
             delivery_mode=2,
