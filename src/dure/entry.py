@@ -7,7 +7,7 @@ place without asking each other, which is what lets a reader resume anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
@@ -63,17 +63,20 @@ class Told(Struct, frozen=True, kw_only=True):
         return Position(self.run, self.entries[-1].n)
 
 
-class _Item(Struct, tag_field="type", tag="dure-entries", kw_only=True, omit_defaults=True):
-    """How they travel: one event of a message, in the words of Celery's events."""
-
+class _Head(Struct, tag_field="type", tag="dure-entries", kw_only=True, omit_defaults=True):
     uuid: Annotated[str, Meta(min_length=1, max_length=255)]
     run: Number
-    entries: tuple[Entry, ...]
-    timestamp: float
     task: str | None = None
     root_id: str | None = None
     hostname: str | None = None
     first: bool = False
+
+
+class _Item(_Head, tag_field="type", tag="dure-entries", kw_only=True, omit_defaults=True):
+    """How they travel: one event of a message, in the words of Celery's events."""
+
+    entries: tuple[Entry, ...]
+    timestamp: float
 
     def told(self) -> Told | None:
         first = self.entries[0].n if self.entries else 0
@@ -92,6 +95,7 @@ class _Item(Struct, tag_field="type", tag="dure-entries", kw_only=True, omit_def
 
 _BEGIN = b'[{"type":"dure-entries"'
 _decode = msgspec.json.Decoder(list[_Item]).decode
+_KINDS = {kind: kind.value.encode() for kind in EntryKind}
 
 
 def entries_message(tolds: Iterable[Told]) -> bytes:
@@ -111,6 +115,33 @@ def entries_message(tolds: Iterable[Told]) -> bytes:
             for told in tolds
         ]
     )
+
+
+def item_head(
+    job_id: str,
+    run: int,
+    *,
+    task: str | None = None,
+    root_id: str | None = None,
+    worker: str | None = None,
+    is_first: bool = False,
+) -> bytes:
+    """What all items of an attempt begin with, so that each takes a fraction of the time that encoding it does."""
+    return msgspec.json.encode(
+        _Head(uuid=job_id, run=run, task=task, root_id=root_id, hostname=worker, first=is_first)
+    ).removesuffix(b"}")
+
+
+def item(head: bytes, first: int, entries: Sequence[tuple[float, EntryKind, bytes]]) -> bytes:
+    """One item of a message: entries of which each has its time, kind and body, numbered from `first`."""
+    told = b",".join(
+        b'[%d,%.6f,"%b",%b]' % (n, at, _KINDS[kind], body) for n, (at, kind, body) in enumerate(entries, first)
+    )
+    return b'%b,"timestamp":%.6f,"entries":[%b]}' % (head, entries[-1][0], told)
+
+
+def items_message(items: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"
 
 
 def read_entries(body: bytes) -> list[Told]:

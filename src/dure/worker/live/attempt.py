@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from kombu.exceptions import EncodeError
 
-from dure.entry import EntryKind
+from dure.entry import EntryKind, item_head
+from dure.watch import watch_keys
 from dure.worker.live.cancelling import check
 from dure.worker.result import encode
 
@@ -54,8 +55,9 @@ class Attempt:
         "closed",
         "confirmed",
         "dropped",
-        "is_first",
+        "head",
         "job_id",
+        "keys",
         "late",
         "lines",
         "lines_limit",
@@ -63,11 +65,8 @@ class Attempt:
         "numbered",
         "pending",
         "progress_at",
-        "root_id",
         "run",
         "sink",
-        "task",
-        "worker",
     )
 
     outer: Here = None
@@ -85,11 +84,9 @@ class Attempt:
     ) -> None:
         self.sink = sink
         self.job_id = job_id
-        self.task = task
-        self.root_id = root_id
-        self.worker = worker
-        self.is_first = is_first
         self.run = time.time_ns() // 1000
+        self.head = item_head(job_id, self.run, task=task, root_id=root_id, worker=worker, is_first=is_first)
+        self.keys = watch_keys(job_id, task, root_id)
         self.lines = 0
         self.lines_limit = lines
         self.progress_at = -math.inf

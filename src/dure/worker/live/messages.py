@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
-from msgspec import Raw
-
-from dure.entry import Entry, Told, entries_message
-from dure.watch import in_messages, watch_keys
+from dure.entry import item, items_message
+from dure.watch import in_messages
 from dure.worker.live.attempt import Attempt, Pending
 
 OVERHEAD = 64  # of an entry, beside its body
@@ -28,68 +27,61 @@ class Message:
     is_sent: bool = False
 
 
+class _Part(NamedTuple):
+    """Some entries of one attempt, numbered up to `last`."""
+
+    attempt: Attempt
+    item: bytes
+    last: int
+    entries: int
+    size: int
+
+
 def messages(taken: Iterable[tuple[Attempt, list[Pending]]]) -> Iterator[Message]:
-    parts = (_numbered(attempt, part) for attempt, pending in taken for part in _parts(pending))
+    parts = (_numbered(attempt, *part) for attempt, pending in taken for part in _parts(pending))
     for group in _groups(parts):
         rest = iter(group)
-        items = ((_item(told), watch_keys(told.job_id, told.task, told.root_id)) for _, told, _ in group)
-        for bodies, keys in in_messages(items):
-            its_parts = list(islice(rest, len(bodies)))
+        for items, keys in in_messages((part.item, part.attempt.keys) for part in group):
+            its_parts = list(islice(rest, len(items)))
             yield Message(
-                body=b"[" + b",".join(bodies) + b"]",
+                body=items_message(items),
                 keys=keys,
-                lasts=[(attempt, told.last.n) for attempt, told, _ in its_parts],
-                entries=sum(len(told.entries) for _, told, _ in its_parts),
-                size=sum(size for _, _, size in its_parts),
+                lasts=[(part.attempt, part.last) for part in its_parts],
+                entries=sum(part.entries for part in its_parts),
+                size=sum(part.size for part in its_parts),
             )
 
 
-def _numbered(attempt: Attempt, part: list[Pending]) -> tuple[Attempt, Told, int]:
+def _numbered(attempt: Attempt, pending: list[Pending], size: int) -> _Part:
     first = attempt.numbered + 1
-    attempt.numbered += len(part)
-    entries = tuple(
-        Entry(n=n, at=pending.at, kind=pending.kind, body=Raw(pending.body)) for n, pending in enumerate(part, first)
-    )
-    told = Told(
-        job_id=attempt.job_id,
-        run=attempt.run,
-        entries=entries,
-        task=attempt.task,
-        root_id=attempt.root_id,
-        worker=attempt.worker,
-        is_first=attempt.is_first,
-    )
-    return attempt, told, sum(len(pending.body) + OVERHEAD for pending in part)
+    attempt.numbered += len(pending)
+    return _Part(attempt, item(attempt.head, first, pending), attempt.numbered, len(pending), size)
 
 
-def _item(told: Told) -> bytes:
-    return entries_message([told])[1:-1]  # out of its list
-
-
-def _parts(pending: list[Pending]) -> Iterator[list[Pending]]:
-    """One attempt's entries, by what a message may hold."""
+def _parts(pending: list[Pending]) -> Iterator[tuple[list[Pending], int]]:
+    """One attempt's entries and their size, by what a message may hold."""
     part: list[Pending] = []
     size = 0
     for entry in pending:
         if part and (size + len(entry.body) > _BYTES or len(part) >= _ENTRIES):
-            yield part
+            yield part, size
             part, size = [], 0
         part.append(entry)
         size += len(entry.body) + OVERHEAD
     if part:
-        yield part
+        yield part, size
 
 
-def _groups(items: Iterator[tuple[Attempt, Told, int]]) -> Iterator[list[tuple[Attempt, Told, int]]]:
+def _groups(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
     """Several attempts' parts, by what a message may hold."""
-    group: list[tuple[Attempt, Told, int]] = []
+    group: list[_Part] = []
     size = entries = 0
-    for item in items:
-        if group and (size + item[2] > _BYTES or entries + len(item[1].entries) > _ENTRIES):
+    for part in parts:
+        if group and (size + part.size > _BYTES or entries + part.entries > _ENTRIES):
             yield group
             group, size, entries = [], 0, 0
-        group.append(item)
-        size += item[2]
-        entries += len(item[1].entries)
+        group.append(part)
+        size += part.size
+        entries += part.entries
     if group:
         yield group
