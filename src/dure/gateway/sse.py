@@ -6,10 +6,8 @@ write before has gone; so a reader that takes nothing holds up its own task alon
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 
 import msgspec
 import structlog
@@ -19,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from dure.errors import DureError
 from dure.feed import FeedEvent
+from dure.gateway.deadline import Deadline, DeadlinePassed
 from dure.gateway.feeds import Feed, OpenFeeds, cut
 from dure.settings import Settings
 
@@ -50,11 +49,11 @@ class FeedResponse(EventSourceResponse):
         self._buffer = settings.feed_buffer
         self._patience = settings.feed_timeout
         self._until = until
-        self._waiting: asyncio.Timeout | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._deadline = Deadline()
         try:
-            with self._open_feeds.reading(_OVER, self._leave):
+            with self._open_feeds.reading(_OVER, self._deadline.now):
                 await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 await self._write(send, _HELLO)
                 if await self._copy(Request(scope, receive), send):
@@ -63,6 +62,7 @@ class FeedResponse(EventSourceResponse):
             if cut(scope, None if self._open_feeds.closing else _OVER):
                 await receive()  # it tells that the connection has ended
         finally:
+            self._deadline.close()
             await self._feed.close()
 
     async def _copy(self, request: Request, send: Send) -> bool:
@@ -82,14 +82,11 @@ class FeedResponse(EventSourceResponse):
 
     async def _batch(self) -> list[FeedEvent] | None:
         """None where nothing came for a while, or the gateway leaves."""
-        pause = self._waiting = asyncio.timeout(self._longest())
         try:
-            async with pause:
+            with self._deadline.within(self._longest()):
                 return await self._feed.batch()
-        except TimeoutError:
-            if pause.expired():
-                return None
-            raise
+        except DeadlinePassed:
+            return None
         except DureError as exc:
             log.warning("a feed ended early; its reader can resume it", error=str(exc))
             return []
@@ -108,10 +105,5 @@ class FeedResponse(EventSourceResponse):
             await self._send(send, {"type": "http.response.body", "body": part, "more_body": True})
 
     async def _send(self, send: Send, message: dict[str, object]) -> None:
-        async with asyncio.timeout(0.0 if self._open_feeds.closing else self._patience) as self._waiting:
+        with self._deadline.within(0.0 if self._open_feeds.closing else self._patience):
             await send(message)
-
-    def _leave(self) -> None:
-        if self._waiting is not None:
-            with suppress(RuntimeError):  # that wait has ended; the next one will see it
-                self._waiting.reschedule(asyncio.get_running_loop().time())
