@@ -26,6 +26,7 @@ log = structlog.get_logger("dure")
 
 _PAGE = 1000
 _AWAY_SECONDS = 1.0
+_REST = 2  # times as long as the last answer took: a ledger or a process that is busy is asked less often
 _RUNNING = frozenset({State.STARTED, State.RETRY})
 
 Answer = tuple[Job | None, JobEntries]
@@ -41,6 +42,7 @@ class JobFeed:
         self._mail = Mailbox()
         self._reading: asyncio.Task[Answer] | None = None
         self._read_at = float("-inf")
+        self._asked_at = float("-inf")
         self._wait_until = float("-inf")
 
     @property
@@ -115,6 +117,7 @@ class JobFeed:
         left = max(self._read_at + pause, self._wait_until) - time.monotonic()
         if left > 0:
             return left
+        self._asked_at = time.monotonic()
         self._reading = asyncio.create_task(self._ask())
         self._reading.add_done_callback(lambda _: self._mail.wake())
         return None
@@ -128,6 +131,7 @@ class JobFeed:
             return []
         reading, self._reading = self._reading, None
         self._read_at = time.monotonic()
+        self._wait_until = self._read_at + min(_REST * (self._read_at - self._asked_at), _AWAY_SECONDS)
         try:
             job, found = reading.result()
         except (LedgerUnavailable, SQLAlchemyError) as exc:

@@ -31,7 +31,12 @@ PATTERNS = ("task.#", "worker.#", ENTRIES_KEY)
 Tell = Callable[[bytes, Sequence[WireEvent]], None]
 _BATCH = 1000
 _LINGER_SECONDS = 0.005  # so that a short job's beginning is recorded with its end, in one transaction
-_ENTRIES_SECONDS = 0.02  # who watches has them from the broker; the fewer transactions they take, the better
+# Who watches has entries from the broker; the fewer transactions they take, the better. So a recorder gathers them for
+# some times as long as the last batch took, and for less than readers wait for what may be missing (SETTLE_SECONDS).
+_ENTRIES_SECONDS = 0.02
+_MOST_ENTRIES_SECONDS = 0.15
+_GATHER = 5
+_BATCH_BYTES = 4 * 1_048_576
 
 EVENTS = Counter("dure_events_recorded_total", "Events folded into the ledger.")
 ENTRIES = Counter("dure_entries_recorded_total", "What tasks told while they ran, written to the ledger.")
@@ -52,35 +57,39 @@ class Recorder(Loop):
         self._link = link
         self._results = results or NoResults()
         self._tell = tell
+        self._gather = _ENTRIES_SECONDS
 
     async def run(self) -> None:
         feed = await self._link.events(PATTERNS, durable=True)
         try:
             self.alive()
             while True:
-                await self.record(await self._batch(feed), heard=True)
+                events = await self._batch(feed)
+                begun = time.monotonic()
+                await self.record(events, heard=True)
                 await feed.ack()
+                took = time.monotonic() - begun
+                self._gather = max(_ENTRIES_SECONDS, min(_GATHER * took, _MOST_ENTRIES_SECONDS))
                 self.alive()
         finally:
             await feed.close()
 
     async def _batch(self, feed: EventFeed) -> list[WireEvent]:
-        events = self._read(await feed.batch(_BATCH))
+        batch = _Batch()
+        self._read(await feed.batch(_BATCH), batch)
         begun = time.monotonic()
-        while len(events) < _BATCH and not any(map(_is_urgent, events)):
-            left = begun + (_ENTRIES_SECONDS if _only_entries(events) else _LINGER_SECONDS) - time.monotonic()
+        while not batch.is_due:
+            left = begun + (self._gather if batch.has_only_entries else _LINGER_SECONDS) - time.monotonic()
             if left <= 0:
                 break
-            events += self._read(await feed.batch(_BATCH, within=left))
-        return events
+            self._read(await feed.batch(_BATCH, within=left), batch)
+        return batch.events
 
-    def _read(self, bodies: Sequence[bytes]) -> list[WireEvent]:
-        read: list[WireEvent] = []
+    def _read(self, bodies: Sequence[bytes], batch: _Batch) -> None:
         for body in bodies:
             events = list(read_events(body))
             self._tell(body, events)
-            read += events
-        return read
+            batch.add(events, len(body))
 
     async def record(self, events: Sequence[WireEvent], *, heard: bool = False) -> None:
         """What was `heard` at the broker others have heard, too."""
@@ -125,13 +134,29 @@ class Recorder(Loop):
         ]
 
 
-def _is_urgent(event: WireEvent) -> bool:
-    """Somebody may wait for the end of a job."""
-    return isinstance(event, JobEvent) and event.state.final
+class _Batch:
+    """What is gathered for one transaction; each event is looked at once, however long that takes."""
 
+    def __init__(self) -> None:
+        self.events: list[WireEvent] = []
+        self.has_only_entries = True
+        self._is_urgent = False
+        self._others = 0
+        self._bytes = 0
 
-def _only_entries(events: Sequence[WireEvent]) -> bool:
-    return all(isinstance(event, Told) for event in events)
+    @property
+    def is_due(self) -> bool:
+        return self._is_urgent or self._others >= _BATCH or self._bytes >= _BATCH_BYTES
+
+    def add(self, events: Sequence[WireEvent], size: int) -> None:
+        self.events += events
+        self._bytes += size
+        for event in events:
+            if not isinstance(event, Told):
+                self.has_only_entries = False
+                self._others += 1
+                # Somebody may wait for the end of a job.
+                self._is_urgent = self._is_urgent or (isinstance(event, JobEvent) and event.state.final)
 
 
 def _short(exc: Exception) -> str:
