@@ -80,23 +80,15 @@ async def _first(dure: Dure, url: str) -> float:
 
 async def _chunks(dure: Dure, url: str) -> dict[str, Any]:
     handles = [await dure.submit("bench.stream", RATE, SECONDS, _BEFORE) for _ in range(STREAMS)]
-    late: list[float] = []
-    missing = sum(await asyncio.gather(*(_follow(f"{url}/api/v1/jobs/{h.id}/events", late) for h in handles)))
-    return _percentiles(late) | {"chunks": len(late), "missing": missing}
-
-
-async def _follow(url: str, late: list[float]) -> int:
-    """Adds how late each chunk is; returns how many did not come."""
-    stream = await Stream.open(url)
-    seen = 0
-    async for kind, data in stream.events():
-        if kind == b"output":
-            late.append(time.time() - json.loads(data)["chunk"])
-            seen += 1
-        elif kind == b"result":
-            stream.close()
-            return int(json.loads(data)["result"]) - seen
-    raise RuntimeError("a feed ended before its job")
+    urls = "\n".join(f"{url}/api/v1/jobs/{handle.id}/events" for handle in handles)
+    reading = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.readers", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    told, _ = await reading.communicate(urls.encode())
+    if reading.returncode:
+        raise RuntimeError("the readers failed")
+    read = json.loads(told)
+    return _percentiles(read["late"]) | {"chunks": len(read["late"]), "missing": read["missing"]}
 
 
 async def _idle(dure: Dure, url: str, pid: int) -> tuple[float, float]:
