@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from dure.client.asking import Answer, Asking
 from dure.client.mailbox import Mailbox, Push
 from dure.entry import Told
 from dure.errors import LedgerUnavailable
@@ -16,7 +17,6 @@ from dure.event import JobEvent
 from dure.feed import FeedEvent
 from dure.follow import Cursor, Follow, place_of
 from dure.job import Job, State
-from dure.ledger import JobEntries, Ledger
 from dure.watch import job_key
 
 if TYPE_CHECKING:
@@ -24,20 +24,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("dure")
 
-_PAGE = 1000
 _AWAY_SECONDS = 1.0
 _REST = 2  # times as long as the last answer took: a ledger or a process that is busy is asked less often
 _RUNNING = frozenset({State.STARTED, State.RETRY})
-
-Answer = tuple[Job | None, JobEntries]
 
 
 class JobFeed:
     """One reader of a job. It may be slow, or stop reading: what it has not taken yet it gets from the ledger."""
 
-    def __init__(self, watching: Watching, ledger: Ledger, job: Job, after: Cursor) -> None:
+    def __init__(self, watching: Watching, asking: Asking, job: Job, after: Cursor) -> None:
         self._watching = watching
-        self._ledger = ledger
+        self._asking = asking
         self._follow = Follow(job, after)
         self._mail = Mailbox()
         self._reading: asyncio.Task[Answer] | None = None
@@ -118,13 +115,9 @@ class JobFeed:
         if left > 0:
             return left
         self._asked_at = time.monotonic()
-        self._reading = asyncio.create_task(self._ask())
+        self._reading = asyncio.create_task(self._asking.feed(self.job.id, self._follow.seen))
         self._reading.add_done_callback(lambda _: self._mail.wake())
         return None
-
-    async def _ask(self) -> Answer:
-        job = await self._ledger.job(self.job.id)  # first: when it says that the job has ended, the entries are there
-        return job, await self._ledger.entries(self.job.id, self._follow.seen, limit=_PAGE)
 
     def _answered(self) -> list[FeedEvent]:
         if self._reading is None or not self._reading.done():

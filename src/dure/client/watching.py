@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Protocol
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from dure.client.asking import Asking
 from dure.client.filter_feed import FilterFeed
 from dure.client.flow_feed import FlowFeed
 from dure.client.job_feed import JobFeed
@@ -28,7 +30,7 @@ from dure.follow import Cursor
 from dure.job import Job
 from dure.ledger import JobFilter, Ledger
 from dure.link import Link, WatchFeed
-from dure.watch import ANY_TASK, job_key, root_key, task_key
+from dure.watch import ANY_TASK, job_key, root_key, watch_keys
 from dure.wire import Changed, read_events
 
 log = structlog.get_logger("dure")
@@ -39,6 +41,7 @@ _AGAIN_SECONDS = 1.0
 _QUIET_SECONDS = 30.0
 _LOOK_SECONDS = 10.0
 _LOOK_AT_ONCE = 500
+_REMEMBERED = 2_000
 
 
 class Sink(Protocol):
@@ -63,6 +66,7 @@ class Watching:
     def __init__(self, link: Link, ledger: Ledger) -> None:
         self._link = link
         self._ledger = ledger
+        self._asking = Asking(ledger)
         self._sinks: dict[str, set[Sink]] = {}  # by key
         self._keys: dict[Sink, Collection[str]] = {}
         self._jobs: dict[Sink, str] = {}
@@ -75,10 +79,10 @@ class Watching:
     async def open_job(self, job_id: str, after: str | None = None) -> JobFeed:
         """Raises UnknownJob, InvalidCursor, or LedgerUnavailable."""
         cursor = Cursor.parse(after)
-        job = await self._ledger.job(job_id) if is_id(job_id) else None
+        job = await self._asking.job(job_id) if is_id(job_id) else None
         if job is None:
             raise UnknownJob(job_id)
-        feed = JobFeed(self, self._ledger, job, cursor)
+        feed = JobFeed(self, self._asking, job, cursor)
         await feed.open()
         return feed
 
@@ -128,6 +132,7 @@ class Watching:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._asking.close()
 
     def _add(self, sink: Sink, keys: Collection[str], job_id: str | None = None) -> None:
         self._keys[sink] = keys
@@ -231,13 +236,11 @@ class Watching:
                     self._hand_out(event, len(body) // len(events))
 
     def _hand_out(self, event: Push, size: int) -> None:
-        found: set[Sink] = set()
-        for key in _keys_of(event):
-            if its := self._sinks.get(key):
-                found |= its
+        some = [its for key in _keys_of(event) if (its := self._sinks.get(key))]
+        found = some[0] if len(some) == 1 else set[Sink]().union(*some)
         if isinstance(event, JobEvent) and event.task is None:  # a stock worker's, which does not say what it is of
-            found |= self._keys.keys() - self._jobs.keys()
-        for sink in found:
+            found = found | (self._keys.keys() - self._jobs.keys())
+        for sink in tuple(found):
             sink.push(event, size)
 
     async def _look_now_and_then(self) -> None:
@@ -289,15 +292,13 @@ class _Waker:
     def look(self, job: Job, *, away: bool) -> None: ...
 
 
-def _keys_of(event: Push) -> Iterator[str]:
+def _keys_of(event: Push) -> list[str]:
     job_id = event.uuid if isinstance(event, Changed) else event.job_id
-    if job_id:
-        yield job_key(job_id)
-    if event.root_id:
-        yield root_key(event.root_id)
-    if event.task:
-        yield task_key(event.task)
-    yield ANY_TASK
+    return [*_keys(job_id or "", event.task, event.root_id), ANY_TASK]
+
+
+# What is told of a job now is mostly told of it soon again.
+_keys = lru_cache(maxsize=_REMEMBERED)(watch_keys)
 
 
 def is_id(text: str) -> bool:
