@@ -8,7 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from dure.entry import Entry, EntryKind, Position, Told, entries_message, read_entries
+from dure.entry import (
+    Entry,
+    EntryKind,
+    Position,
+    Told,
+    entries_message,
+    item,
+    item_head,
+    items_message,
+    read_entries,
+)
 from dure.wire import Changed, read_events, told_again
 
 OUTPUT = Entry(n=3, at=1.5, kind=EntryKind.OUTPUT, body={"é": [1, None]})
@@ -21,6 +31,16 @@ def test_entries_are_read_as_they_were_told() -> None:
     body = entries_message([TOLD, PLAIN])
     assert read_entries(body) == list(read_events(body)) == [TOLD, PLAIN]
     assert (TOLD.first, TOLD.last) == (Position(7, 3), Position(7, 4))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_is_put_together_from_parts_is_read_as_the_whole(is_first: bool) -> None:
+    told = msgspec.structs.replace(TOLD, is_first=is_first)
+    head = item_head("a", 7, task="t", root_id="w", worker="h", is_first=is_first)
+    parts = item(head, 3, [(each.at, each.kind, msgspec.json.encode(each.body)) for each in told.entries])
+    plain = item(item_head("b", 1), 1, [(1.0, EntryKind.PROGRESS, b"{}")])
+    assert read_entries(items_message([parts, plain])) == [told, PLAIN]
+    assert json.loads(parts) == json.loads(entries_message([told]))[0]
 
 
 def test_they_are_events_of_celery_in_any_json() -> None:
