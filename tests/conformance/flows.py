@@ -79,7 +79,9 @@ class Draft:
 
 async def ended(ledger: Ledger, *ids: str, at: float = NOW + 10, state: State = State.SUCCESS, **fields: Any) -> None:
     """A worker tells that these ended; each returned its id if it is not told what."""
-    await ledger.record([told(each, state, at, **_end(each, state, fields)) for each in ids], now=at)
+    known = await ledger.some_jobs(ids)
+    roots = {each: {"root_id": known[each].workflow_id} if each in known else {} for each in ids}
+    await ledger.record([told(each, state, at, **roots[each], **_end(each, state, fields)) for each in ids], now=at)
 
 
 def _end(job_id: str, state: State, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from uuid import uuid4
 
 import psycopg
+from sqlalchemy import event
 
 from dure.event import JobEvent
 from dure.job import Job, State, Unique
@@ -71,6 +73,30 @@ def job(number: int = 0, **fields: Any) -> Job:
 
 def told(job_id: str, state: State, at: float = NOW + 50, **fields: Any) -> JobEvent:
     return JobEvent(**({"job_id": job_id, "state": state, "at": at, "attempt": 1, "worker": "w@a"} | fields))
+
+
+@contextlib.contextmanager
+def counted(ledger: Ledger) -> Iterator[list[str]]:
+    """The statements that it writes by meanwhile; on PostgreSQL with those that go past SQLAlchemy."""
+    statements: list[str] = []
+    engine = ledger._engines.write.sync_engine
+    execute = psycopg.AsyncCursor.execute
+
+    async def noted(self: Any, statement: str, *args: Any, **options: Any) -> Any:
+        statements.append(statement)
+        return await execute(self, statement, *args, **options)
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith("BEGIN"):
+            statements.append(statement)
+
+    if engine.dialect.name == "postgresql":
+        with patch.object(psycopg.AsyncCursor, "execute", noted):
+            yield statements
+    else:
+        event.listen(engine, "before_cursor_execute", note)
+        yield statements
+        event.remove(engine, "before_cursor_execute", note)
 
 
 async def accepted(ledger: Ledger, *jobs: Job, due: float = NOW) -> None:

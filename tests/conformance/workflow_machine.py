@@ -200,7 +200,10 @@ class WorkflowMachine(RuleBasedStateMachine):
 
     def drawn_event(self, random: Random, job_id: str) -> JobEvent:
         word = random.choice(random.choice([WORDS, ENDS, ENDS]))
-        return told(job_id, **({"at": self.now + random.randint(-2, 1), "attempt": random.choice([1, 1, 2])} | word))
+        said = {"at": self.now + random.randint(-2, 1), "attempt": random.choice([1, 1, 2])}
+        if random.random() < 0.7:
+            said["root_id"] = self.workflow_id
+        return told(job_id, **(said | word))
 
     def much_ends(self, random: Random, cut: int | None) -> None:
         by_id = {self.ids[name]: name for name in self.model.named(*OPEN_BEGUN)}

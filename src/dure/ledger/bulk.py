@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     Cast,
     ColumnElement,
+    Executable,
     Insert,
     RowMapping,
     Select,
@@ -40,6 +41,13 @@ Row = dict[str, Any]
 
 _TOLD = "told"  # the parameter that holds the rows
 _LISTED = "listed"  # the one that holds the values to look among
+
+
+class Call(NamedTuple):
+    """A statement, and each row of parameters that it is executed with."""
+
+    statement: Executable
+    rows: Sequence[Row]
 
 
 def among(connection: AsyncConnection, wanted: ColumnElement[Any], values: Collection[str]) -> ColumnElement[bool]:
@@ -71,14 +79,16 @@ def _elements(dialect: str, values: ColumnElement[str]) -> Select[Any]:
     return select(elements.c.value)
 
 
-async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> None:
+def inserting(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> Call:
     """All have the same columns."""
-    if not rows:
-        return
-    if _is_postgresql(connection):
-        await connection.execute(_insert(table, tuple(rows[0])), {_TOLD: _json(rows)})
-    else:
-        await connection.execute(insert(table), list(rows))
+    if rows and _is_postgresql(connection):
+        return Call(_insert(table, tuple(rows[0])), [{_TOLD: _json(rows)}])
+    return Call(insert(table), rows)
+
+
+async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> None:
+    """As `inserting`, at once."""
+    await _execute(connection, inserting(connection, table, rows))
 
 
 async def put_rows(connection: AsyncConnection, table: Table, key: str, rows: Sequence[Row]) -> None:
@@ -92,17 +102,24 @@ async def put_rows(connection: AsyncConnection, table: Table, key: str, rows: Se
         await connection.execute(_put_one(table, key, names), list(rows))
 
 
-async def update_rows(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> None:
+def updating(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> Call:
     """Each tells its `id` and what the other columns are to be; all have the same columns."""
     if not rows:
-        return
+        return Call(update(table), rows)
     names = tuple(rows[0])
     if _is_postgresql(connection):
-        await connection.execute(_update(table, names), {_TOLD: _json(rows)})
-    else:
-        await connection.execute(
-            _update_one(table, names), [{f"new_{name}": row[name] for name in names} for row in rows]
-        )
+        return Call(_update(table, names), [{_TOLD: _json(rows)}])
+    return Call(_update_one(table, names), [{f"new_{name}": row[name] for name in names} for row in rows])
+
+
+async def update_rows(connection: AsyncConnection, table: Table, rows: Sequence[Row]) -> None:
+    """As `updating`, at once."""
+    await _execute(connection, updating(connection, table, rows))
+
+
+async def _execute(connection: AsyncConnection, call: Call) -> None:
+    if call.rows:
+        await connection.execute(call.statement, list(call.rows))
 
 
 async def add_to_rows(

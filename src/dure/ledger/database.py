@@ -20,6 +20,7 @@ from dure.errors import LedgerUnavailable
 from dure.ledger import writes
 from dure.ledger.engine import connect
 from dure.ledger.migrate import migrate
+from dure.ledger.trips import guard
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer")
@@ -43,6 +44,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int, timeout: float) -> None:
         self._engines = connect(url, pool_size)
+        guard(self._engines.write.sync_engine)
         self._timeout = timeout
         self._under_way: set[asyncio.Task[Any]] = set()
 

@@ -18,7 +18,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dure.job import Job, State
-from dure.ledger.bulk import Row, insert_rows
+from dure.ledger import trips
+from dure.ledger.bulk import Row, inserting
 from dure.ledger.tables import feed
 from dure.workflow import Workflow
 
@@ -95,8 +96,8 @@ def _of(connection: AsyncConnection) -> dict[Any, Any]:
     return connection.sync_connection.info
 
 
-async def write(connection: AsyncConnection, changes: Changes) -> None:
-    await insert_rows(connection, feed, changes.rows)
+def write(connection: AsyncConnection, changes: Changes) -> None:
+    trips.later(connection, inserting(connection, feed, changes.rows))
 
 
 def _text(body: Any) -> str:

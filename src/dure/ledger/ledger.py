@@ -20,10 +20,12 @@ from dure.ledger import (
     flow_retry,
     flow_writes,
     flows,
+    folding,
     foreign,
     keys,
     reads,
     silent,
+    trips,
     writes,
 )
 from dure.ledger.database import Database, whole
@@ -136,11 +138,16 @@ class Ledger(Database):
 
     @whole
     async def fail_accepted(self, job_id: str, reason: str, message: str, at: float) -> None:
+        """A job whose message can never be published ends; one that a worker has, or that is cancelled, is left
+        alone."""
+        end = folding.never_published(job_id, reason, message, at)
         async with self._writing() as connection:
-            await advance.lock_of(connection, [job_id])
-            ended = await writes.fail_accepted(connection, job_id, reason, message, at)
-            feed_changes.of(connection).tell(ended)
-            released = await advance.pass_on(connection, ended, at, lease=self._lease)
+            known = await advance.lock_batch(connection, [end])
+            if not all(map(folding.is_nobodys, known.rows)):
+                return
+            folded = folding.fold_into(connection, known.rows, [end], at)
+            feed_changes.of(connection).tell(folded.changed)
+            released = await advance.pass_on_folded(connection, folded, known, at, lease=self._lease)
         self._release(released)
 
     @whole
@@ -182,30 +189,36 @@ class Ledger(Database):
     ) -> list[Job]:
         async with self._writing() as connection:
             changes = feed_changes.of(connection)
-            ids = {event.job_id for event in events}
-            await advance.lock_of(connection, ids | {each.job_id for each in told})
-            has_told = told or any(event.told for event in events)
-            taken = await feed_entries.take(connection, told, events, now, self._kept) if has_told else None
-            changed = await writes.fold_events(connection, events)
+            taken = None
+            if told or any(event.told for event in events):
+                await advance.lock_of(
+                    connection, {each.job_id for each in told}.union(event.job_id for event in events)
+                )
+                taken = await feed_entries.take(connection, told, events, now, self._kept)
+            known = await advance.lock_batch(connection, events)
+            folded = folding.fold_into(connection, known.rows, events, now)
             if taken is not None:
                 changes.entries(taken.rows, taken.tellers)
             if not heard:
-                changes.tell(changed)
-            released = await advance.pass_on(connection, changed, now, lease=self._lease)
-            await writes.upsert_workers(connection, [each.node for each in announcements], heartbeats)
-            await writes.upsert_tasks(connection, [task for each in announcements for task in each.tasks])
+                changes.tell(folded.changed)
+            released = await advance.pass_on_folded(connection, folded, known, now, lease=self._lease)
+            if announcements or heartbeats:
+                await trips.flush(connection)
+                await writes.upsert_workers(connection, [each.node for each in announcements], heartbeats)
+                await writes.upsert_tasks(connection, [task for each in announcements for task in each.tasks])
             queues = {queue for each in announcements for queue in each.node.queues}
             noted = await self._note_queues(
-                connection, queues | {job.queue for job in (*changed, *released) if job.queue}
+                connection, queues | {job.queue for job in (*folded.changed, *released) if job.queue}
             )
         self._queues |= noted
         self._release(released)
-        return changed
+        return folded.changed
 
     async def _note_queues(self, connection: AsyncConnection, names: Iterable[str]) -> set[str]:
         """Write those not known yet, so that most batches write none; they are known once committed."""
         unseen = set(names) - self._queues
         if unseen:
+            await trips.flush(connection)
             await writes.insert_queues(connection, unseen)
         return unseen
 
@@ -369,8 +382,10 @@ class Ledger(Database):
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
         """What is changed by it is in the feed with its commit, and told after it."""
         async with super()._writing() as connection:
+            trips.begin(connection)
             changes = feed_changes.begin(connection)
             yield connection
-            await feed_changes.write(connection, changes)
+            feed_changes.write(connection, changes)
+            await trips.finish(connection)
         if self.on_change is not None and (changes.jobs or changes.workflows):
             self.on_change(list(changes.jobs.values()), list(changes.workflows.values()))

@@ -1,19 +1,22 @@
-"""Statements of passing on. Each is one, however many nodes it is about, and none where it is about none."""
+"""Statements of passing on. Each is one, however many nodes it is about, and none where it is about none.
+
+What is written here travels with what is asked next, or with the commit.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from dure.job import Reason, State
-from dure.ledger import feed_changes, rows
+from dure.job import Job, Reason, State
+from dure.ledger import feed_changes, rows, trips
 from dure.ledger.beginning import Begun, Told, Waiting
-from dure.ledger.bulk import add_to_rows, among, among_listed, listed, update_rows
+from dure.ledger.bulk import Call, add_to_rows, among, among_listed, listed, update_rows, updating
 from dure.ledger.tables import edges, jobs, tasks, workflows
 from dure.workflow import Outcome, Plan, Workflow
 
@@ -34,11 +37,43 @@ def _mark_passed_on(dialect: str) -> ReturningUpdate[Any]:
     return update(jobs).where(*new).values(passed_on_at=bindparam("at")).returning(jobs.c.id, jobs.c.plan)
 
 
+class Ended(NamedTuple):
+    """A node whose end is to be passed on, which is marked or on its way to be."""
+
+    job: Job
+    plan: Plan
+
+
+class Ahead(NamedTuple):
+    """What was asked of the dependants of `needs` before it was known which of these have ended: all edges from them to
+    nodes that wait, and those of these nodes that need no more than one thing."""
+
+    needs: frozenset[str]
+    told: list[Told]
+    nearly: list[Waiting]
+
+    def answers(self, ended: Collection[str]) -> bool:
+        return self.needs.issuperset(ended)
+
+
+def ahead(connection: AsyncConnection, needs: Collection[str]) -> list[Call]:
+    dialect, wanted = connection.dialect.name, [listed(needs)]
+    return [Call(_dependants(dialect), wanted), Call(_nearly(dialect), wanted)]
+
+
+def read_ahead(needs: Collection[str], told: trips.Found, nearly: trips.Found) -> Ahead:
+    return Ahead(frozenset(needs), _read_told(told), [_read_waiting(row, {}) for row in nearly])
+
+
 async def dependants(connection: AsyncConnection, needs: Collection[str]) -> list[Told]:
     """The edges of these needs to nodes that still wait."""
     if not needs:
         return []
-    found = (await connection.execute(_dependants(connection.dialect.name), listed(needs))).mappings()
+    (found,) = await trips.ask(connection, Call(_dependants(connection.dialect.name), [listed(needs)]))
+    return _read_told(found)
+
+
+def _read_told(found: trips.Found) -> list[Told]:
     return [Told(edge=rows.read_edge(row), unmet=row["unmet"], task=row["task"]) for row in found]
 
 
@@ -52,20 +87,28 @@ def _dependants(dialect: str) -> Select[Any]:
     )
 
 
-async def lower_unmet(connection: AsyncConnection, left: Mapping[str, int]) -> None:
-    if left:
-        await update_rows(connection, jobs, [{"id": job_id, "unmet": unmet} for job_id, unmet in left.items()])
+@cache
+def _nearly(dialect: str) -> Select[Any]:
+    theirs = select(edges.c.job_id).where(among_listed(dialect, edges.c.needs))
+    wanted = (jobs.c.id.in_(theirs), jobs.c.state == State.WAITING.value, jobs.c.unmet <= 1)
+    return select(jobs).where(*wanted).order_by(jobs.c.seq)
+
+
+def lower_unmet(connection: AsyncConnection, left: Mapping[str, int]) -> None:
+    less = [{"id": job_id, "unmet": unmet} for job_id, unmet in left.items()]
+    trips.later(connection, updating(connection, jobs, less))
 
 
 async def waiting(connection: AsyncConnection, ids: Collection[str], left: Mapping[str, int]) -> list[Waiting]:
     """`left` is what is unmet of them, where that is not written."""
     if not ids:
         return []
-    found = (await connection.execute(_waiting(connection.dialect.name), listed(ids))).mappings()
-    return [
-        Waiting(job=rows.read_job(row), plan=rows.read_plan(row), unmet=left.get(row["id"], row["unmet"] or 0))
-        for row in found
-    ]
+    (found,) = await trips.ask(connection, Call(_waiting(connection.dialect.name), [listed(ids)]))
+    return [_read_waiting(row, left) for row in found]
+
+
+def _read_waiting(row: rows.Row, left: Mapping[str, int]) -> Waiting:
+    return Waiting(job=rows.read_job(row), plan=rows.read_plan(row), unmet=left.get(row["id"], row["unmet"] or 0))
 
 
 @cache
@@ -86,25 +129,36 @@ async def needs_of(connection: AsyncConnection, ids: Collection[str]) -> dict[st
     """By the name that each of these calls it, the job that it needs."""
     if not ids:
         return {}
-    query = select(edges.c.job_id, edges.c.name, edges.c.needs).where(among(connection, edges.c.job_id, ids))
+    (found,) = await trips.ask(connection, Call(_needs_of(connection.dialect.name), [listed(ids)]))
     needs: dict[str, dict[str, str]] = {job_id: {} for job_id in ids}
-    for job_id, name, need in await connection.execute(query):
-        needs[job_id][name] = need
+    for row in found:
+        needs[row["job_id"]][row["name"]] = row["needs"]
     return needs
+
+
+@cache
+def _needs_of(dialect: str) -> Select[Any]:
+    return select(edges.c.job_id, edges.c.name, edges.c.needs).where(among_listed(dialect, edges.c.job_id))
 
 
 async def outcomes(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Outcome]:
     if not ids:
         return {}
-    query = select(*(jobs.c[name] for name in _OF_AN_OUTCOME)).where(among(connection, jobs.c.id, ids))
-    return {row["id"]: rows.read_outcome(row) for row in (await connection.execute(query)).mappings()}
+    (found,) = await trips.ask(connection, Call(_outcomes(connection.dialect.name), [listed(ids)]))
+    return {row["id"]: rows.read_outcome(row) for row in found}
 
 
-async def write(connection: AsyncConnection, changes: Sequence[Begun]) -> None:
-    if changes:
-        await update_rows(connection, jobs, [rows.begun_row(each.job, each.unmet, each.due_at) for each in changes])
-        # A WAIT whose time has begun still waits.
-        feed_changes.of(connection).states(each.job for each in changes if each.job.state is not State.WAITING)
+@cache
+def _outcomes(dialect: str) -> Select[Any]:
+    return select(*(jobs.c[name] for name in _OF_AN_OUTCOME)).where(among_listed(dialect, jobs.c.id))
+
+
+def write(connection: AsyncConnection, changes: Sequence[Begun], now: float) -> None:
+    """Those that end by it are marked as passed on."""
+    begun = [rows.begun_row(c.job, c.unmet, c.due_at, now if c.job.state.final else None) for c in changes]
+    trips.later(connection, updating(connection, jobs, begun))
+    # A WAIT whose time has begun still waits.
+    feed_changes.of(connection).states(each.job for each in changes if each.job.state is not State.WAITING)
 
 
 async def some_workflows(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Workflow]:
@@ -135,16 +189,26 @@ async def replace(connection: AsyncConnection, by: Mapping[str, str]) -> None:
     await connection.execute(update(edges).where(among(connection, edges.c.needs, by)).values(needs=other))
 
 
+def set_open(connection: AsyncConnection, by: Mapping[str, int], at: float) -> None:
+    """What is open of each now."""
+    opened = [{"id": workflow_id, "open": number, "changed_at": at} for workflow_id, number in by.items()]
+    trips.later(connection, updating(connection, workflows, opened))
+
+
 async def open_more(connection: AsyncConnection, by: Mapping[str, int], at: float) -> list[Workflow]:
     """Add to what is open of each, or take from it; returns those that have nothing open any more."""
+    if not by:
+        return []
+    await trips.flush(connection)
     opened = [{"id": workflow_id, "open": more, "changed_at": at} for workflow_id, more in by.items()]
     found = await add_to_rows(connection, workflows, "open", opened)
     return [rows.read_workflow(row) for row in found if row["open"] == 0]
 
 
-async def end(connection: AsyncConnection, ended: Sequence[Workflow]) -> None:
+def end(connection: AsyncConnection, ended: Sequence[Workflow]) -> None:
     names = ("id", "state", "reason", "finished_at")
-    await update_rows(connection, workflows, [{name: getattr(each, name) for name in names} for each in ended])
+    over = [{name: getattr(each, name) for name in names} for each in ended]
+    trips.later(connection, updating(connection, workflows, over))
     for each in ended:
         feed_changes.of(connection).workflow(each, each.finished_at or each.changed_at)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ from dure.job import Job, JobError, State
 from dure.node import Node
 from dure.task import Task
 from dure.workflow import Edge, NewNode, On, Outcome, Plan, Workflow, is_kept
+
+Row = Mapping[str, Any] | RowMapping
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
@@ -123,26 +126,26 @@ def node_row(node: NewNode) -> dict[str, Any]:
     return row
 
 
-def begun_row(job: Job, unmet: int, due_at: float | None) -> dict[str, Any]:
+def begun_row(job: Job, unmet: int, due_at: float | None, passed_on_at: float | None) -> dict[str, Any]:
     row = {name: getattr(job, name) for name in BEGUN}
     for name in _JSON:
         row[name] = None if row[name] is None else _encode(row[name]).decode()
-    return row | {"state": job.state.value, "unmet": unmet, "due_at": due_at}
+    return row | {"state": job.state.value, "unmet": unmet, "due_at": due_at, "passed_on_at": passed_on_at}
 
 
 def edge_row(edge: Edge) -> dict[str, Any]:
     return {"job_id": edge.job_id, "name": edge.name, "needs": edge.needs, "passes": edge.on.value}
 
 
-def read_edge(row: RowMapping) -> Edge:
+def read_edge(row: Row) -> Edge:
     return Edge(job_id=row["job_id"], name=row["name"], needs=row["needs"], on=On(row["passes"]))
 
 
-def read_plan(row: RowMapping) -> Plan:
+def read_plan(row: Row) -> Plan:
     return _decode(row["plan"], type=Plan) if row["plan"] else Plan()
 
 
-def read_outcome(row: RowMapping) -> Outcome:
+def read_outcome(row: Row) -> Outcome:
     fields = {name: None if row[name] is None else _decode(row[name]) for name in ("args", "kwargs", "result")}
     error = None if row["error"] is None else _decode(row["error"], type=JobError)
     return Outcome(
@@ -164,7 +167,7 @@ def workflow_row(workflow: Workflow, open_nodes: int) -> dict[str, Any]:
     return row
 
 
-def read_workflow(row: RowMapping) -> Workflow:
+def read_workflow(row: Row) -> Workflow:
     fields = {name: row[name] for name in Workflow.__struct_fields__}
     fields["output"] = None if fields["output"] is None else _decode(fields["output"])
     fields["state"] = State(fields["state"])
@@ -179,13 +182,12 @@ def told_arguments(args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"told_args": _encode(args).decode(), "told_kwargs": _encode(kwargs).decode()}
 
 
-def folded_row(job: Job) -> dict[str, Any]:
+def folded_row(job: Job, due_at: float | None, passed_on_at: float | None) -> dict[str, Any]:
     row = job_row(job)
-    ended = job.state.final and job.attempt is not None
-    return {"key": job.id, "is_ended": ended} | {name: row[name] for name in FOLDED}
+    return {"id": job.id, "due_at": due_at, "passed_on_at": passed_on_at} | {name: row[name] for name in FOLDED}
 
 
-def read_job(row: RowMapping) -> Job:
+def read_job(row: Row) -> Job:
     fields = {name: row[name] for name in Job.__struct_fields__}
     for name in ("args", "kwargs", "result"):
         if fields[name] is not None:
@@ -205,7 +207,7 @@ def task_row(task: Task) -> dict[str, Any]:
     return row
 
 
-def read_task(row: RowMapping) -> Task:
+def read_task(row: Row) -> Task:
     fields = dict(row)
     for name in ("arguments", "result"):
         if fields[name] is not None:
@@ -222,7 +224,7 @@ def worker_row(node: Node, *, announced: bool) -> dict[str, Any]:
     return row
 
 
-def read_worker(row: RowMapping) -> Node:
+def read_worker(row: Row) -> Node:
     fields = {name: row[name] for name in Node.__struct_fields__}
     fields["queues"] = _decode(fields["queues"], type=tuple[str, ...])
     fields["online"] = bool(fields["online"])

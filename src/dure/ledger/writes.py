@@ -9,10 +9,8 @@ from typing import Any
 from msgspec import structs
 from sqlalchemy import (
     BindParameter,
-    Boolean,
     ColumnElement,
     Double,
-    Select,
     Update,
     and_,
     bindparam,
@@ -27,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import TableClause
 
 from dure.errors import JobEnded
-from dure.event import JobEvent, fold, unknown
-from dure.job import Job, JobError, Reason, State
+from dure.event import JobEvent, unknown
+from dure.job import Job, Reason, State
 from dure.ledger import feed_changes, rows
 from dure.ledger.bulk import among_listed, insert_rows, listed
 from dure.ledger.tables import edges, job_tags, jobs, queues, tasks, workers, workflows
@@ -159,17 +157,6 @@ async def mark_revoked(connection: AsyncConnection, ids: Sequence[str]) -> None:
     await connection.execute(update(jobs).where(cancelled).values(due_at=None))
 
 
-async def fail_accepted(connection: AsyncConnection, job_id: str, reason: str, message: str, at: float) -> list[Job]:
-    """A job whose message can never be published ends here; one that a worker has, or that is cancelled, is left
-    alone. Returns it if it has ended."""
-    error = JobError(type="dure.errors.Unroutable", message=message)
-    end = JobEvent(job_id=job_id, state=State.FAILURE, at=at, reason=reason, error=error)
-    job = (await _locked(connection, [job_id])).get(job_id)
-    if job is not None and job.attempt is None and job.cancel_requested_at is None:
-        return await fold_events(connection, [end])
-    return []
-
-
 async def claim_due(connection: AsyncConnection, now: float, lease: float, limit: int) -> list[Job]:
     """Rows to publish now. They become due again after `lease` seconds, unless they are confirmed before."""
     due = select(jobs.c.id).where(jobs.c.due_at <= now).order_by(jobs.c.due_at).limit(limit)
@@ -205,54 +192,6 @@ class Strange(LookupError):
     def __init__(self, ids: Collection[str]) -> None:
         super().__init__(f"{len(ids)} jobs have no row")
         self.ids = ids
-
-
-async def fold_events(connection: AsyncConnection, events: Sequence[JobEvent]) -> list[Job]:
-    """Fold a batch into its rows, which are locked meanwhile; returns those that changed. Raises Strange."""
-    if not events:
-        return []
-    by_job: dict[str, list[JobEvent]] = {}
-    for event in events:
-        by_job.setdefault(event.job_id, []).append(event)
-    known = await _locked(connection, by_job)
-    if strange := by_job.keys() - known.keys():
-        raise Strange(strange)
-    changed = []
-    for job_id, before in known.items():
-        job = before
-        for event in by_job[job_id]:
-            job = fold(job, event)
-        if job != before:
-            changed.append(job)
-    if changed:
-        await connection.execute(_FOLD, [rows.folded_row(job) for job in changed])
-        feed_changes.of(connection).states(job for job in changed if _stands(job) != _stands(known[job.id]))
-    return changed
-
-
-def _stands(job: Job) -> tuple[Any, ...]:
-    return (job.state, job.attempt, job.reason)
-
-
-def _fold_statement() -> Update:
-    values: dict[str, Any] = {name: bindparam(name) for name in rows.FOLDED}
-    # A worker's word shows that there is a message, so nothing is due; but a cancellation still is, until the end.
-    cancelled = and_(jobs.c.cancel_requested_at.is_not(None), bindparam("is_ended", type_=Boolean()).is_(False))
-    due_at = case((cancelled, jobs.c.due_at), else_=None)
-    return update(jobs).where(jobs.c.id == bindparam("key")).values(**values, due_at=due_at)
-
-
-_FOLD = _fold_statement()
-
-
-async def _locked(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Job]:
-    found = await connection.execute(_lock(connection.dialect.name), listed(list(ids)))
-    return {row["id"]: rows.read_job(row) for row in found.mappings()}
-
-
-@cache
-def _lock(dialect: str) -> Select[Any]:
-    return select(jobs).where(among_listed(dialect, jobs.c.id)).order_by(jobs.c.id).with_for_update()
 
 
 async def upsert_tasks(connection: AsyncConnection, announced: Sequence[Task]) -> None:
