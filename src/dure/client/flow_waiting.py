@@ -1,8 +1,9 @@
 """Waiting for workflows to end, by asking the ledger: one question in a round for everybody who waits in this process.
 
-No worker tells the end of a workflow; it is reckoned where the end of its last node is recorded. So whenever something
-of a workflow was told, the ledger is asked again soon, and else ever less often. Of those that plain Celery code sent
-not all is told under one key.
+No worker tells the end of a workflow; it is reckoned where the end of its last node is recorded, and told from there.
+Then the ledger is asked at once, and else ever less often, for what was told may be lost. Of those that plain Celery
+code sent nobody reckons the end: whenever something of them was told, the ledger is asked again soon, and not all is
+told under one key.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class FlowWaiting:
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_ledger(), name="dure-workflows")
         try:
-            with self._watching.woken(workflow.id, self._ask.set):
+            is_recorded = workflow.origin == "dure"
+            with self._watching.woken(workflow.id, self._ask.set, by_its_end=is_recorded):
                 async with asyncio.timeout(timeout):
                     return await future
         except TimeoutError:

@@ -27,7 +27,7 @@ from dure.errors import LedgerUnavailable, LinkError, UnknownJob, UnknownWorkflo
 from dure.event import JobEvent
 from dure.feed import FeedEvent
 from dure.follow import Cursor
-from dure.job import Job
+from dure.job import FINAL, Job
 from dure.ledger import JobFilter, Ledger
 from dure.link import Link, WatchFeed
 from dure.watch import ANY_TASK, job_key, root_key, watch_keys
@@ -42,6 +42,7 @@ _QUIET_SECONDS = 30.0
 _LOOK_SECONDS = 10.0
 _LOOK_AT_ONCE = 500
 _REMEMBERED = 2_000
+_FINAL = frozenset(state.value for state in FINAL)
 
 
 class Sink(Protocol):
@@ -102,9 +103,10 @@ class Watching:
         return feed
 
     @contextmanager
-    def woken(self, root_id: str, told: Callable[[], None]) -> Iterator[None]:
-        """Meanwhile `told` is called when something of this workflow was told, or may have been."""
-        sink = _Waker(told)
+    def woken(self, root_id: str, told: Callable[[], None], *, by_its_end: bool) -> Iterator[None]:
+        """Meanwhile `told` is called when something of this workflow was told, or may have been; `by_its_end` only
+        where it was its end."""
+        sink = _Waker(told, by_its_end=by_its_end)
         self._add(sink, [root_key(root_id)])
         try:
             yield
@@ -280,16 +282,23 @@ async def read_feed(open_feed: Callable[[], Awaitable[JobFeed | FlowFeed | Filte
 
 
 class _Waker:
-    def __init__(self, told: Callable[[], None]) -> None:
+    def __init__(self, told: Callable[[], None], *, by_its_end: bool) -> None:
         self._told = told
+        self._by_its_end = by_its_end
 
     def push(self, event: Push, size: int) -> None:
-        self._told()
+        if not self._by_its_end or _is_the_end(event):
+            self._told()
 
     def lost(self) -> None:
         self._told()
 
     def look(self, job: Job, *, away: bool) -> None: ...
+
+
+def _is_the_end(event: Push) -> bool:
+    """Of a whole workflow."""
+    return isinstance(event, Changed) and event.workflow is not None and event.workflow.get("state") in _FINAL
 
 
 def _keys_of(event: Push) -> list[str]:
