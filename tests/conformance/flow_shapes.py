@@ -97,7 +97,7 @@ async def end(
 ) -> None:
     """A worker's word that these have ended."""
     ids = [(await current(ledger, made, name)).id for name in names]
-    await ledger.record([told(job_id, as_, at, root_id=made.workflow.id, **fields) for job_id in ids])
+    await ledger.record([told(job_id, as_, at, **({"root_id": made.workflow.id} | fields)) for job_id in ids])
 
 
 async def chain(ledger: Ledger, **fields: Any) -> Flow:
