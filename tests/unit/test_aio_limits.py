@@ -10,7 +10,9 @@ from dure.worker import announce, log
 from dure.worker.aio.bodies import install
 
 
-@pytest.mark.parametrize(("pool", "told"), [("asyncio", ["sync"]), ("threads", ["coroutine", "sync"]), ("prefork", [])])
+@pytest.mark.parametrize(
+    ("pool", "told"), [("asyncio", ["sync"]), ("threads", ["coroutine", "process", "sync"]), ("prefork", [])]
+)
 def test_a_limit_that_the_pool_cannot_keep_is_named(
     monkeypatch: pytest.MonkeyPatch, pool: str, told: list[str]
 ) -> None:
@@ -23,11 +25,14 @@ def test_a_limit_that_the_pool_cannot_keep_is_named(
     @app.task(shared=False, name="sync", time_limit=1)
     def sync() -> None: ...
 
+    @app.task(shared=False, name="process", time_limit=1, dure={"pool": "process"})
+    def process() -> None: ...
+
     app.finalize()
     seen: list[Any] = []
     monkeypatch.setattr(log, "limits_do_nothing", lambda pool, tasks: seen.extend(tasks))
     monkeypatch.setattr(announce, "_pool_name", lambda _: pool)
     announce._warn_of_limits(SimpleNamespace(pool=None, app=app))
     assert (
-        sorted(name for name in seen if name in {"coroutine", "sync"}) == told
+        sorted(name for name in seen if name in {"coroutine", "process", "sync"}) == told
     )  # others share theirs with every application

@@ -29,6 +29,7 @@ from dure.worker.request import bound
 from dure.worker.revocations import Revocations
 from dure.worker.steps import attempts_step
 from dure.worker.strategy import Strategy
+from dure.worker.task_options import TaskOptions
 from dure.worker.trace import wrap_tracers
 
 SAFE: Mapping[str, Any] = {
@@ -118,6 +119,7 @@ def _install(app: Celery, settings: Settings) -> None:
     dead_letters = DeadLetters(app, settings, outbox, Post(connect))
     memory = Memory()
     requests, strategy = bound(memory, dead_letters), Strategy(settings, memory, dead_letters)
+    app.steps["worker"].add(TaskOptions)
     app.steps["consumer"].add(attempts_step(settings, dead_letters, memory))
     app.steps["consumer"].add(Revocations)
     announce.install()

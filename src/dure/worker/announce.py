@@ -19,6 +19,7 @@ from dure.worker import log
 from dure.worker.aio import names
 from dure.worker.aio.bodies import is_async
 from dure.worker.schema import signature_of
+from dure.worker.task_options import runs_in_process
 
 _TASKS_PER_EVENT = 100
 _SOFTWARE = {"sw_ident": "dure", "sw_ver": dure.__version__}
@@ -59,13 +60,13 @@ def _on_ready(sender: Any = None, **_: Any) -> None:
 
 
 def _warn_of_limits(consumer: Any) -> None:
-    """Only prefork can end a sync task, and our own pool a coroutine; Celery passes a limit over without a word."""
+    """Only processes can end a sync task, and our own pool a coroutine; Celery passes a limit over without a word."""
     pool, conf = _pool_name(consumer.pool), consumer.app.conf
     limited = [
         name
         for name, task in consumer.app.tasks.items()
         if (task.time_limit or task.soft_time_limit or conf.task_time_limit or conf.task_soft_time_limit)
-        and not (pool == names.POOL and is_async(task))
+        and not (pool == names.POOL and (is_async(task) or runs_in_process(consumer.app, task)))
     ]
     if limited and pool != "prefork":
         log.limits_do_nothing(pool, [name for name in limited if not name.startswith("celery.")])

@@ -27,7 +27,16 @@ def bound_early(tasks: Sequence[str]) -> None:
 
 
 def limits_do_nothing(pool: str, tasks: Sequence[str]) -> None:
-    _log.warning("time limits do nothing in this pool; use --pool prefork", pool=pool, tasks=list(tasks))
+    _log.warning(
+        'time limits of these tasks do nothing in this pool; use --pool prefork, or --pool asyncio and dure={"pool": '
+        '"process"}',
+        pool=pool,
+        tasks=list(tasks),
+    )
+
+
+def patterns_without_tasks(setting: str, patterns: Sequence[str]) -> None:
+    _log.warning("names no task of this worker", setting=setting, patterns=list(patterns))
 
 
 def queue_kept(queue: str, reason: str) -> None:
