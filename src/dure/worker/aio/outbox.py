@@ -6,6 +6,7 @@ an attempt's order rests on.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -33,6 +34,10 @@ class GatheringOutbox(Outbox):
         return super().drain(timeout)
 
     def _append(self, item: Any) -> None:
+        if self._pid != os.getpid():  # a forked child has no loop
+            self.__class__ = Outbox  # type: ignore[assignment]
+            self._append(item)
+            return
         if threading.get_ident() != self._loop_thread or not self._hub.aio.is_running():
             self._put([item])
             return
