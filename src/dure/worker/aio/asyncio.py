@@ -15,15 +15,18 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery import signals
 from celery.concurrency.base import BasePool
+from celery.platforms import EX_FAILURE
 from celery.utils.log import get_logger
+from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
-from dure.worker import log
+from dure.worker import log, task_options
 from dure.worker.aio import bodies, bridge, home, names
 from dure.worker.aio.attempt import Attempt, Over
 from dure.worker.aio.hub import LoopHub
 from dure.worker.aio.install import on_worker_init
 from dure.worker.aio.lane import Lane
+from dure.worker.aio.processes import Processes
 
 _GRACE = 5.0  # seconds that a cancelled coroutine has before it is given up
 _THREADS_SETTING = "dure_threads"
@@ -35,7 +38,8 @@ signals.worker_init.connect(on_worker_init, dispatch_uid="dure.worker.aio")
 
 
 class TaskPool(BasePool):
-    """Coroutines on the consumer's loop, `limit` at once; sync tasks in threads, `dure_threads` at once."""
+    """Coroutines on the consumer's loop, `limit` at once; sync tasks in threads, `dure_threads` at once, or where they
+    say so in processes, `dure_processes` at once."""
 
     limit: int
     app: Any
@@ -52,7 +56,11 @@ class TaskPool(BasePool):
         self._executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="dure-task")
         self._soft_limit: float | None = self.options.get("soft_timeout")
         self._hard_limit: float | None = self.options.get("timeout")
-        self._async: dict[str, bool] = {}
+        task_options.check(self.app)
+        remote = any(task_options.runs_in_process(self.app, task) for task in self.app.tasks.values())
+        self.remote = Lane(task_options.processes(self.app) if remote else 0, self._start_in_process)
+        self.processes = Processes(self.remote.slots, self, self._on_broken) if remote else None
+        self._lanes: dict[str, Lane] = {}
         self._idle = asyncio.Event()
         self._hub: LoopHub | None = None
 
@@ -65,9 +73,11 @@ class TaskPool(BasePool):
         else:  # a broker without an event loop
             self.loop = home.get_loop()
             self._thread = -1
+        if self.processes is not None:
+            self.processes.start()
 
     def on_close(self) -> None:
-        for lane in (self.coroutines, self.threads):
+        for lane in (self.coroutines, self.threads, self.remote):
             lane.waiting.clear()
 
     def on_stop(self) -> None:
@@ -75,6 +85,8 @@ class TaskPool(BasePool):
         if self.is_busy:
             self._turn_until(self._until_idle())
         self._executor.shutdown(cancel_futures=True)
+        if self.processes is not None:
+            self.processes.stop()
 
     def on_terminate(self) -> None:
         """Cold: coroutines are cancelled, and their messages go back."""
@@ -83,9 +95,13 @@ class TaskPool(BasePool):
         if tasks:
             self._turn_until(asyncio.wait(tasks, timeout=_GRACE))
         self._executor.shutdown(wait=False, cancel_futures=True)
+        if self.processes is not None:
+            self.processes.terminate()
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:
-        """Celery also calls `terminate` on the attempt itself, which knows what it is."""
+        """Of a process. For others Celery also calls `terminate` on the attempt itself."""
+        if self.processes is not None and pid != os.getpid():
+            self.processes.terminate_job(pid, signal)
 
     def grow(self, n: int = 1) -> None:
         self._resize(self.limit + n)
@@ -94,7 +110,8 @@ class TaskPool(BasePool):
         self._resize(max(1, self.limit - n))
 
     def restart(self) -> None:
-        """There is no process to replace."""
+        if self.processes is not None:
+            self.processes.restart()
 
     @property
     def is_on_this_thread(self) -> bool:
@@ -102,14 +119,21 @@ class TaskPool(BasePool):
 
     @property
     def is_busy(self) -> bool:
-        return bool(self.coroutines.running or self.threads.running)
+        return bool(self.coroutines.running or self.threads.running or self.remote.running)
+
+    def is_remote(self, name: str) -> bool:
+        return self._lane_of(name) is self.remote
 
     def _get_info(self) -> dict[str, Any]:
-        return {
+        info = {
             **super()._get_info(),  # type: ignore[misc]
             "coroutines": {"slots": self.coroutines.slots, "running": len(self.coroutines.running)},
             "threads": {"slots": self.threads.slots, "running": len(self.threads.running)},
         }
+        if self.processes is not None:
+            running = {"slots": self.remote.slots, "running": len(self.remote.running)}
+            info["processes"] = {**running, "pids": self.processes.pids}
+        return info
 
     # Attempts.
 
@@ -122,6 +146,7 @@ class TaskPool(BasePool):
         callback: Callable[..., object] | None = None,
         accept_callback: Callable[..., object] | None = None,
         timeout_callback: Callable[..., object] | None = None,
+        error_callback: Callable[..., object] | None = None,
         soft_timeout: float | None = None,
         timeout: float | None = None,
         correlation_id: str = "",
@@ -134,6 +159,7 @@ class TaskPool(BasePool):
             accept_callback,
             callback,
             timeout_callback,
+            error_callback,
             soft_timeout,
             timeout,
         )
@@ -141,14 +167,12 @@ class TaskPool(BasePool):
 
     def take(self, attempt: Attempt) -> Attempt:
         """Run it as soon as there is a slot."""
-        runs_on_loop = self._async.get(attempt.name)
-        if runs_on_loop is None:
-            runs_on_loop = self._async[attempt.name] = bodies.is_async(self.app.tasks[attempt.name])
-        attempt.stoppable = runs_on_loop
+        lane = self._lane_of(attempt.name)
+        attempt.stoppable = lane is self.coroutines
+        attempt.is_remote = lane is self.remote
         attempt.soft_limit = attempt.soft_limit or self._soft_limit
         attempt.hard_limit = attempt.hard_limit or self._hard_limit
-        lane = self.coroutines if runs_on_loop else self.threads
-        attempt.free = partial(self._free, lane, attempt)
+        attempt.free = partial(self._free_soon if attempt.is_remote else self._free, lane, attempt)
         if self._state == self.CLOSE:
             return attempt  # it came while the worker ends, and goes back to its queue
         if self.is_on_this_thread:
@@ -156,6 +180,16 @@ class TaskPool(BasePool):
         else:
             self.loop.call_soon_threadsafe(lane.enter, attempt)
         return attempt
+
+    def _lane_of(self, name: str) -> Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            task = self.app.tasks[name]
+            lane = self.coroutines if bodies.is_async(task) else self.threads
+            if task_options.runs_in_process(self.app, task):
+                lane = self.remote
+            self._lanes[name] = lane
+        return lane
 
     def _start_coroutine(self, attempt: Attempt) -> None:
         attempt.task = self.loop.create_task(self._run(attempt))
@@ -175,6 +209,17 @@ class TaskPool(BasePool):
 
         self._executor.submit(run)
 
+    def _start_in_process(self, attempt: Attempt) -> None:
+        assert self.processes is not None  # noqa: S101  for mypy
+        self.processes.submit(attempt)
+
+    def _on_broken(self) -> None:
+        """No process starts any more: the worker ends, and what they had goes back."""
+        worker_state.should_stop = EX_FAILURE  # type: ignore[assignment]
+        for attempt in [*self.remote.waiting, *self.remote.running]:
+            attempt.is_over = True
+            attempt.free()
+
     async def _run(self, attempt: Attempt) -> None:
         try:
             await bridge.run(attempt, _attempt, attempt)
@@ -188,6 +233,10 @@ class TaskPool(BasePool):
         lane.leave(attempt)
         if not self.is_busy:
             self._idle.set()
+
+    def _free_soon(self, lane: Lane, attempt: Attempt) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._free, lane, attempt)
 
     def _exceed_hard_limit(self, attempt: Attempt) -> None:
         task = attempt.task

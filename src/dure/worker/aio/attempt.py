@@ -41,14 +41,17 @@ class Attempt:
     on_accepted: Callback | None
     on_end: Callback | None
     on_timeout: Callback | None
+    on_error: Callback | None = None  # of what a process could not end
     soft_limit: float | None = None
     hard_limit: float | None = None
     stoppable: bool = True
+    is_remote: bool = False  # runs in a process
     is_started: bool = False
     is_over: bool = False
     free: Callable[[], object] = field(default=lambda: None)
     task: asyncio.Task[Any] | None = None
     body: Awaitable[Any] | None = None  # while it runs
+    remote: Any = None  # what the pool of processes gave for it
     alarms: list[asyncio.TimerHandle] = field(default_factory=list)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -87,5 +90,7 @@ class Attempt:
     # What Celery calls on what a pool gives it.
 
     def terminate(self, signal: Any = None) -> None:
-        if self.is_started:
+        if self.remote is not None:
+            self.remote.terminate(signal)
+        elif self.is_started:
             self.stop()

@@ -1,13 +1,18 @@
-"""Celery's request, stopped as the pool can: a coroutine is cancelled, a thread at what its task tells next."""
+"""Celery's request, stopped as the pool can: a coroutine is cancelled, a process killed, a thread ends at what its task
+tells next."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 from weakref import ref
 
+from billiard.common import TERM_SIGNAME
 from celery.app.task import Context
+from celery.app.trace import fast_trace_task, trace_task_ret
 from celery.exceptions import TaskRevokedError
+from celery.platforms import signals
 
 from dure.worker import log
 from dure.worker.aio import bridge
@@ -23,11 +28,17 @@ class Stoppable:
     id: str
     time_limits: tuple[float | None, float | None]
     on_accepted: Any
+    on_failure: Any
     on_success: Any
     on_timeout: Any
     revoked: Any
     task: Any
+    _announce_revoked: Any
+    _app: Any
     _apply_result: Any
+    _body: Any
+    _content_encoding: Any
+    _content_type: Any
     _payload: Any
     _request_dict: dict[str, Any]
     _type: str
@@ -45,6 +56,10 @@ class Stoppable:
 
     def _stop(self, how: str, pool: Any, signal: Any, **options: Any) -> None:
         attempt = self._apply_result and self._apply_result()
+        tell = partial(getattr(super(), how), pool, signal, **options)
+        if isinstance(attempt, Attempt) and attempt.is_remote:
+            pool.processes.call(self._stop_in_process, attempt, how, tell, signal)
+            return
         if isinstance(attempt, Attempt) and attempt.is_started:
             if attempt.is_over:
                 return
@@ -53,9 +68,18 @@ class Stoppable:
                 log.asked_to_stop(self.id, "asyncio, for a task that is no async def")
                 return
             attempt.stop()
-        tell = partial(getattr(super(), how), pool, signal, **options)
         if pool.is_on_this_thread:
             bridge.spawn(pool.loop, self, tell)
+        else:
+            tell()
+
+    def _stop_in_process(self, attempt: Attempt, how: str, tell: Callable[[], object], signal: Any) -> None:
+        if attempt.is_over:
+            return
+        if how == "terminate" and attempt.remote is None:  # Celery would begin it first
+            attempt.is_over = True
+            self._announce_revoked("terminated", True, signals.signum(signal or TERM_SIGNAME), False)
+            attempt.free()
         else:
             tell()
 
@@ -65,20 +89,29 @@ def _execute(self: Stoppable, pool: Any, **_: Any) -> Attempt:
     if self.revoked():
         raise TaskRevokedError(self.id)
     hard, soft = self.time_limits
+    is_remote = pool.is_remote(self._type)
     attempt: Attempt = pool.take(
         Attempt(
             self._type,
             self.id,
-            partial(trace, self.task, self.id, self._request_dict, self._payload),
+            _remote_call(self) if is_remote else partial(trace, self.task, self.id, self._request_dict, self._payload),
             self.on_accepted,
             self.on_success,
             self.on_timeout,
+            self.on_failure,
             soft or self.task.soft_time_limit,
             hard or self.task.time_limit,
         )
     )
     self._apply_result = ref(attempt)
     return attempt
+
+
+def _remote_call(self: Stoppable) -> partial[Any]:
+    """Celery's tracer in a process, which reads the body itself."""
+    body = self._body if isinstance(self._body, (str, bytes)) else bytes(self._body)
+    trace = fast_trace_task if self._app.use_fast_trace_task else trace_task_ret
+    return partial(trace, self._type, self.id, self._request_dict, body, self._content_type, self._content_encoding)
 
 
 def trace(task: Any, job_id: str, request: dict[str, Any], payload: Any) -> tuple[int, Any, float]:
