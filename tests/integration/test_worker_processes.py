@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from celery.result import AsyncResult
 
 from dure.job import Reason, State
 from tests.integration.process_tasks import MODULE
@@ -247,3 +248,34 @@ def test_the_lane_is_seen_by_inspect(client: Client, start: Start, spins: Spins)
     lane = stats["pool"]["processes"]
     assert (lane["slots"], lane["running"]) == (2, 1)
     assert spins.pids("seen")[0] in lane["pids"]
+
+
+def test_processes_are_replaced_while_all_else_is_busy(client: Client, start: Start) -> None:
+    with start("--max-tasks-per-child", "1"):
+        jobs = []
+        for n in range(15):
+            jobs += [(client.submit("cpu_tell"), "told"), (client.submit("add", n), n + 2)]
+            jobs += [(client.submit("aio_add", i), i + 2) for i in range(20)]
+        for job, result in jobs:
+            end = client.end(job)
+            assert (end.result, end.attempt) == (result, 1)
+
+
+def test_they_work_under_plain_celery(rabbitmq_url: str, redis_url: str, tmp_path: Path) -> None:
+    client, reader = Client(rabbitmq_url), Celery(backend=redis_url)
+    pool = {"TEST_POOL": "dure.worker.aio.asyncio:TaskPool", "TEST_RESULTS": redis_url, "TEST_PROCESSES": "1"}
+    with worker(client, tmp_path, "--max-tasks-per-child", "1", "-I", MODULE, stock=True, **pool) as running:
+        jobs = [client.submit("cpu_where") for _ in range(3)]
+        failed = client.submit("cpu_fail", "no")
+        client.until(lambda: all(AsyncResult(job, app=reader).ready() for job in [*jobs, failed]), "the results")
+        where = [AsyncResult(job, app=reader).result for job in jobs]
+        assert AsyncResult(failed, app=reader).state == "FAILURE"
+        assert {parent for _, parent in where} == {running.process.pid}
+        assert len({pid for pid, _ in where}) == 3
+        spinning = Spins(client, tmp_path)
+        stopped = client.submit("cpu_spin", str(tmp_path))
+        client.until(lambda: spinning.pids("spin"), "its run")
+        Celery(broker=rabbitmq_url).control.revoke(stopped, terminate=True)
+        client.until(lambda: AsyncResult(stopped, app=reader).state == "REVOKED", "its end")
+        assert running.stop() == 0
+    client.close()
