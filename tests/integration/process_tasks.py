@@ -123,3 +123,18 @@ def cpu_clean() -> dict[str, Any]:
 async def cpu_async(seconds: float) -> int:
     await asyncio.sleep(seconds)
     return os.getpid()
+
+
+@task(dure=IN_PROCESS)
+def cpu_memory() -> None:
+    raise MemoryError("too large")
+
+
+@task()
+def thread_memory() -> None:
+    raise MemoryError("too large")
+
+
+@task()
+async def aio_memory() -> None:
+    raise MemoryError("too large")

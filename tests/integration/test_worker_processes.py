@@ -279,3 +279,14 @@ def test_they_work_under_plain_celery(rabbitmq_url: str, redis_url: str, tmp_pat
         client.until(lambda: AsyncResult(stopped, app=reader).state == "REVOKED", "its end")
         assert running.stop() == 0
     client.close()
+
+
+@pytest.mark.parametrize("task", ["cpu_memory", "thread_memory", "aio_memory"])
+def test_a_memory_error_ends_the_job_and_not_the_worker(client: Client, start: Start, task: str) -> None:
+    with start() as running:
+        error = client.end(client.submit(task)).error
+        assert error is not None
+        assert (error.type, error.message) == ("MemoryError", "too large")
+        assert client.end(client.submit("cpu_where")).state is State.SUCCESS
+        assert running.stop() == 0
+    assert client.depth("celery") == 0

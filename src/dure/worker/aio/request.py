@@ -22,13 +22,19 @@ from dure.worker.live import cancelling
 _KNOWN = {*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 
 
+class OutOfMemory(Exception):
+    """A task's MemoryError. Celery takes that for the worker's own, and would neither tell of it nor acknowledge."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 class Stoppable:
     """Mixed into the request class of each task."""
 
     id: str
     time_limits: tuple[float | None, float | None]
     on_accepted: Any
-    on_failure: Any
     on_success: Any
     on_timeout: Any
     revoked: Any
@@ -47,6 +53,12 @@ class Stoppable:
         if "execute_using_pool" in vars(cls):  # made by Celery for one task
             cls.execute_using_pool = _execute  # type: ignore[attr-defined]
         super().__init_subclass__(**options)
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        exc = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(exc, MemoryError):
+            exc_info.exception = OutOfMemory(repr(exc))
+        return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         self._stop("terminate", pool, signal)
