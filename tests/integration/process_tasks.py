@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from celery import Task
+from celery import Task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu.asynchronous import get_event_loop
 
@@ -21,6 +21,9 @@ MODULE = f"{OTHERS},tests.integration.process_tasks"
 app.conf.dure_processes = int(os.environ.get("TEST_PROCESSES", "2"))
 if names := os.environ.get("TEST_PROCESS_TASKS"):
     app.conf.dure_process_tasks = [f"{app_name()}.{name}" for name in names.split()]
+
+if broken := os.environ.get("TEST_BROKEN"):
+    signals.worker_process_init.connect(lambda **_: Path(broken).exists() and os._exit(3), weak=False)
 
 IN_PROCESS = {"pool": "process"}
 

@@ -290,3 +290,16 @@ def test_a_memory_error_ends_the_job_and_not_the_worker(client: Client, start: S
         assert client.end(client.submit("cpu_where")).state is State.SUCCESS
         assert running.stop() == 0
     assert client.depth("celery") == 0
+
+
+def test_a_worker_whose_processes_do_not_start_ends(client: Client, start: Start, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    with start(TEST_PROCESSES="1", TEST_BROKEN=str(broken)) as running:
+        idle = client.end(client.submit("cpu_where")).result[0]
+        broken.touch()
+        os.kill(idle, signal.SIGKILL)
+        job = client.submit("cpu_where")
+        assert running.process.wait(DEADLINE + 100) == 1  # Celery looks for dead ones each 5 s
+        assert b"worker_process_init" in running.log.read_bytes()
+    client.until(lambda: client.depth("celery") == 1, "its message")
+    assert not [e for e in client.events(job) if e.state.final]

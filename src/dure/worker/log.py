@@ -39,6 +39,15 @@ def patterns_without_tasks(setting: str, patterns: Sequence[str]) -> None:
     _log.warning("names no task of this worker", setting=setting, patterns=list(patterns))
 
 
+def processes_broken(restarts: int, seconds: float) -> None:
+    _log.error(
+        "processes for tasks end as soon as they start; the worker ends. The lines before say why, look at handlers of "
+        "worker_process_init first",
+        restarts=restarts,
+        seconds=seconds,
+    )
+
+
 def queue_kept(queue: str, reason: str) -> None:
     _log.warning("queue exists with other arguments and is consumed as it is", queue=queue, reason=reason)
 

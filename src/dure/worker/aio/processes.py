@@ -32,10 +32,14 @@ from celery.concurrency.prefork import TaskPool as Prefork
 from celery.utils.log import get_logger
 from kombu.asynchronous import Hub, set_event_loop
 
+from dure.worker import log
 from dure.worker.aio.attempt import Attempt
 
 _GRACE = 5.0  # seconds that a terminated process has before it is killed
 _PAUSE = 0.1
+# Without a job between them. Celery's own limit, 100 in a second, is never reached.
+_RESTARTS = 10
+_RESTARTS_WITHIN = 120.0
 
 _logger = get_logger("celery.pool")
 
@@ -47,7 +51,14 @@ class Processes:
     """
 
     def __init__(self, slots: int, pool: Any, on_broken: Callable[[], object]) -> None:
-        options = {**pool.options, "threads": False, "semaphore": None, "sched_strategy": "fair"}
+        options = {
+            **pool.options,
+            "threads": False,
+            "semaphore": None,
+            "sched_strategy": "fair",
+            "max_restarts": _RESTARTS,
+            "max_restart_freq": _RESTARTS_WITHIN,
+        }
         self._prefork: Any = Prefork(slots, putlocks=False, forking_enable=pool.forking_enable, app=pool.app, **options)
         self._on_broken = on_broken
         self._calls: deque[Callable[[], object]] = deque()
@@ -107,10 +118,11 @@ class Processes:
                 self._hub.run_once()
             except Exception:
                 _logger.exception("Error in the pool of processes")
-                if self._pool._state != RUN and not self._is_over:
-                    self._is_over = True
-                    self._on_broken()
                 sleep(_PAUSE)
+            if self._pool._state != RUN and not self._is_over:
+                self._is_over = True
+                log.processes_broken(_RESTARTS, _RESTARTS_WITHIN)
+                self._on_broken()
         self._hub.close()
 
     def _run_calls(self) -> None:
