@@ -9,7 +9,6 @@ Only the asyncio pool acts on it; what is wrong is told at the start of a worker
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,6 +17,7 @@ from celery import Celery, bootsteps
 
 from dure.errors import ConfigurationError, Problem
 from dure.worker import log
+from dure.worker.aio import names
 
 PROCESSES_SETTING = "dure_processes"
 
@@ -60,7 +60,7 @@ def runs_in_process(app: Celery, task: Any) -> bool:
 
 def processes(app: Celery) -> int:
     """As many as the configuration says, or one for each processor."""
-    return int(app.conf.get(PROCESSES_SETTING) or _processors())
+    return int(app.conf.get(PROCESSES_SETTING) or names.processors())
 
 
 def _patterns(app: Celery) -> Sequence[str]:
@@ -92,7 +92,3 @@ def _problems_of_tasks(app: Celery) -> Iterator[Problem]:
                 yield Problem(place, f"dure={options!r}: there is no option {option!r}", _REMEDY)
             elif value not in _OPTIONS[option]:
                 yield Problem(place, f"dure={options!r}: {option} cannot be {value!r}", _REMEDY)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,5 +20,8 @@ def register() -> None:
 
 def threads() -> int:
     """For sync tasks, where nobody says how many: as many as Python's own pool of threads takes."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(32, processors + 4)
+    return min(32, processors() + 4)
+
+
+def processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
