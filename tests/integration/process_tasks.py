@@ -77,8 +77,8 @@ def cpu_die_once(marker: str) -> str:
 
 
 @task(dure=IN_PROCESS)
-def cpu_call() -> str:
-    return add.delay(40).id
+def cpu_call(queue: str) -> str:
+    return add.apply_async((40,), queue=queue).id
 
 
 @task(dure=IN_PROCESS, bind=True)
