@@ -199,7 +199,11 @@ class Channel(base.StdChannel):
         self.no_ack_consumers.discard(consumer_tag)
         if consumer is not None and not self._transport.is_inherited:
             # First what it did not see, then the consumer: an auto-delete queue goes with it.
-            self._give_back(self._transport.withdraw(self, consumer_tag))
+            unseen = self._transport.withdraw(self, consumer_tag)
+            for tag in unseen:
+                self._unacked.pop(tag, None)
+            if unseen:
+                self._store.give_back_unseen(unseen)
             self._store.cancel(self._session_tag(consumer_tag))
 
     def basic_get(self, queue: str, no_ack: bool = False, **_: Any) -> KombuMessage | None:

@@ -28,6 +28,7 @@ _DROP = "DELETE FROM messages" + _NEXT  # noqa: S608
 _REMOVE = "DELETE FROM messages WHERE id = ?"
 _REMOVE_HELD = _REMOVE + " AND session = ?"
 _GIVE_BACK = "UPDATE messages SET session = NULL WHERE session = ?"
+_GIVE_BACK_UNSEEN = "UPDATE messages SET session = NULL, deliveries = deliveries - 1 WHERE session = ?"
 _GIVEN_BACK = " RETURNING id, queue, deliveries"
 _EXPIRE = (
     "DELETE FROM messages WHERE id IN"
@@ -97,10 +98,11 @@ class Moves:
 
     def give_back(self, session: int, tags: Iterable[int]) -> None:
         """To their old places in their queues, but for what was delivered more often than its queue allows."""
-        given: list[tuple[int, int, int]] = []
-        for tag in tags:
-            given += self.db.execute(_GIVE_BACK + " AND id = ?" + _GIVEN_BACK, (session, tag)).fetchall()
-        self._make_ready(given)
+        self._give_back(_GIVE_BACK, session, tags)
+
+    def give_back_unseen(self, session: int, tags: Iterable[int]) -> None:
+        """As if they had not been claimed."""
+        self._give_back(_GIVE_BACK_UNSEEN, session, tags)
 
     def give_back_all(self, session: int) -> None:
         self._make_ready(self.db.execute(_GIVE_BACK + _GIVEN_BACK, (session,)).fetchall())
@@ -112,6 +114,12 @@ class Moves:
             self.db.execute(_COUNT, (-count, queue))
         self.put(self._letters(expired, dead.Reason.EXPIRED))
         return len(expired) == _EXPIRE_AT_ONCE
+
+    def _give_back(self, statement: str, session: int, tags: Iterable[int]) -> None:
+        given: list[tuple[int, int, int]] = []
+        for tag in tags:
+            given += self.db.execute(statement + " AND id = ?" + _GIVEN_BACK, (session, tag)).fetchall()
+        self._make_ready(given)
 
     def _insert(self, routed: Iterable[tuple[Row, Sequence[Route]]]) -> Counter[Route]:
         rows: list[tuple[object, ...]] = []

@@ -230,6 +230,13 @@ class Store:
             with self._moves() as moves:
                 (moves.give_back if requeue else moves.reject)(session.id, tags)
 
+    def give_back_unseen(self, tags: Iterable[int]) -> None:
+        """Messages that were claimed and that no consumer has seen: this was no delivery."""
+        session = self._live_session()
+        if session is not None:
+            with self._moves() as moves:
+                moves.give_back_unseen(session.id, tags)
+
     def holds(self, queue: str, ids: Iterable[str]) -> set[str]:
         """Which of these jobs have a message in the queue, ready or unacknowledged; a job is its message's header `id`,
         else its correlation id."""
