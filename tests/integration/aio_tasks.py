@@ -17,6 +17,7 @@ MODULE = "tests.integration.aio_tasks"
 
 _colour: contextvars.ContextVar[str] = contextvars.ContextVar("colour", default="none")
 _together: set[str] = set()
+_kept: list[bytearray] = []
 
 
 def task(**options: Any) -> Any:
@@ -162,6 +163,11 @@ async def aio_stubborn(seconds: float) -> str:
         except asyncio.CancelledError:
             continue
     return "too late"
+
+
+@task()
+async def aio_grow(mib: int) -> None:
+    _kept.append(bytearray(os.urandom(1024)) * (mib << 10))
 
 
 @task(acks_late=False)

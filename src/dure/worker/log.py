@@ -141,6 +141,10 @@ def not_stored(job_id: str, exc: BaseException) -> None:
     _log.warning("result backend could not be told of the end", job=job_id, error=repr(exc))
 
 
+def recycles(**why: int) -> None:
+    _log.info("the worker takes no more jobs, ends those that it has, and begins anew", **why)
+
+
 def coroutine_abandoned(job_id: str, task: str) -> None:
     _log.error("a coroutine did not end when it was cancelled; it is left alone", job=job_id, task=task)
 

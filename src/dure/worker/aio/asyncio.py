@@ -27,6 +27,7 @@ from dure.worker.aio.hub import LoopHub
 from dure.worker.aio.install import on_worker_init
 from dure.worker.aio.lane import Lane
 from dure.worker.aio.processes import Processes
+from dure.worker.aio.recycling import Recycling
 
 _GRACE = 5.0  # seconds that a cancelled coroutine has before it is given up
 _THREADS_SETTING = "dure_threads"
@@ -63,6 +64,8 @@ class TaskPool(BasePool):
         self._lanes: dict[str, Lane] = {}
         self._idle = asyncio.Event()
         self._hub: LoopHub | None = None
+        tasks, kib = self.options.get("maxtasksperchild"), self.options.get("max_memory_per_child")
+        self.recycling = Recycling(tasks, kib, lambda: self.is_busy, self._later) if tasks or kib else None
 
     # Celery's life of a pool.
 
@@ -129,6 +132,8 @@ class TaskPool(BasePool):
             **super()._get_info(),  # type: ignore[misc]
             "coroutines": {"slots": self.coroutines.slots, "running": len(self.coroutines.running)},
             "threads": {"slots": self.threads.slots, "running": len(self.threads.running)},
+            "max-tasks-per-child": self.options.get("maxtasksperchild") or "N/A",
+            "max-memory-per-child": self.options.get("max_memory_per_child") or "N/A",
         }
         if self.processes is not None:
             running = {"slots": self.remote.slots, "running": len(self.remote.running)}
@@ -230,7 +235,8 @@ class TaskPool(BasePool):
             attempt.free()
 
     def _free(self, lane: Lane, attempt: Attempt) -> None:
-        lane.leave(attempt)
+        if lane.leave(attempt) and self.recycling is not None:
+            self.recycling.ended()
         if not self.is_busy:
             self._idle.set()
 
@@ -251,6 +257,9 @@ class TaskPool(BasePool):
         if (told := self.app.conf.get(_THREADS_SETTING)) is not None:
             return int(told)
         return names.threads() if bodies.has_async(self.app) else slots
+
+    def _later(self, seconds: float, call: Callable[[], object]) -> None:
+        self.loop.call_soon_threadsafe(self.loop.call_later, seconds, call)
 
     def _resize(self, slots: int) -> None:
         self.limit = slots

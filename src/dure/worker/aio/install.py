@@ -16,7 +16,7 @@ from celery.worker.components import Hub
 from kombu.asynchronous import set_event_loop
 from kombu.utils.imports import symbol_by_name
 
-from dure.worker.aio import backend, bodies, bridge, control, home
+from dure.worker.aio import backend, bodies, bridge, control, home, recycling
 from dure.worker.aio.consumer import on_loop
 from dure.worker.aio.hub import LoopHub
 from dure.worker.aio.outbox import GatheringOutbox
@@ -61,6 +61,7 @@ def on_worker_init(sender: Any = None, **_: Any) -> None:
     bodies.wrap_all(app)
     backend.install(app)
     control.install()
+    recycling.install(sender)
     _publish_aside(app)
 
 

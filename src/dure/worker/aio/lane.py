@@ -23,10 +23,13 @@ class Lane:
         else:
             self.waiting.append(attempt)
 
-    def leave(self, attempt: Attempt) -> None:
-        if attempt in self.running:
-            self.running.discard(attempt)
-            self.fill()
+    def leave(self, attempt: Attempt) -> bool:
+        """False where it was not in."""
+        if attempt not in self.running:
+            return False
+        self.running.discard(attempt)
+        self.fill()
+        return True
 
     def resize(self, slots: int) -> None:
         self.slots = slots
