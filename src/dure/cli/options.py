@@ -32,6 +32,7 @@ App = Annotated[
         "--app", "-A", metavar="MODULE[:APP]", envvar="CELERY_APP", help="The Celery application, as for celery -A."
     ),
 ]
+Processes = Annotated[int, typer.Option("--processes", min=1, help="Run so many workers, each replaced when it dies.")]
 
 
 def settings(broker_url: str | None, ledger_url: str | None, home: Path | None, **more: object) -> Settings:

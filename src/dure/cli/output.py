@@ -1,23 +1,40 @@
-"""What `dure up` prints: its children's lines behind their names, its own words, and where to look once it is ready."""
+"""What a supervisor prints: its own words, and on a terminal its children's lines behind their names."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from rich.panel import Panel
-from rich.table import Table
+import structlog
 from rich.text import Text
 
-from dure.cli.stack import Stack
 from dure.cli.terminal import out
-from dure.url import redact
 
 _OWN = "dure"
 _COLOURS = ("cyan", "magenta", "yellow", "blue", "green")
 
 
-class Output:
+class Output(Protocol):
+    def prefixed(self, name: str) -> Callable[[str], None] | None:
+        """What takes a child's lines; None where it writes them by itself."""
+
+    def tell(self, text: str) -> None: ...
+
+
+class Streams:
+    """For files, pipes and journals: children write to our own streams, and our words are log lines among theirs."""
+
+    def prefixed(self, name: str) -> None:
+        return None
+
+    def tell(self, text: str) -> None:
+        structlog.get_logger("dure.supervisor").info(text)
+
+
+class Terminal:
+    """For people: one stream, each line behind the name of its child."""
+
     def __init__(self, names: Sequence[str]) -> None:
         width = max(map(len, [_OWN, *names]))
         styles = {_OWN: "bold", **{name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}}
@@ -35,16 +52,6 @@ class Output:
 
     def tell(self, text: str) -> None:
         self.prefixed(_OWN)(text)
-
-    def welcome(self, stack: Stack, seconds: float) -> None:
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style="bold")
-        grid.add_row("gateway", stack.url)
-        grid.add_row("try it", f"{stack.url}/docs")
-        grid.add_row("broker", redact(stack.settings.broker))
-        grid.add_row("ledger", redact(stack.settings.ledger))
-        title = Text.assemble("Dure is ready", (f"  {seconds:.1f} s", "dim"))
-        out().print(Panel(grid, title=title, title_align="left", border_style="green", expand=False))
 
     def _prefix(self, name: str, style: str) -> str:
         console = out()

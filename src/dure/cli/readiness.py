@@ -1,6 +1,6 @@
 """Whether what `dure up` started can be used: asked of the gateway over HTTP, as a user would.
 
-The worker counts once the ledger knows its tasks, for only then does the gateway take jobs for them. It is known by
+A worker counts once the ledger knows its tasks, for only then does the gateway take jobs for them. It is known by
 its process id, since the row of an earlier worker of the same name may still be there.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -31,21 +31,22 @@ class Readiness:
             self._headers["Authorization"] = f"Bearer {settings.api_keys[0].get_secret_value()}"
         self._seen_at: float | None = None
 
-    def look(self, worker_pid: int) -> bool:
+    def look(self, pids: Sequence[int]) -> bool:
+        """`pids` are the workers'."""
         try:
-            return self._status("/readyz") == 200 and self._worker_is_known(worker_pid)
+            return self._status("/readyz") == 200 and self._workers_are_known(pids)
         except (OSError, HTTPException, ValueError, KeyError):
             return False
 
-    def _worker_is_known(self, pid: int) -> bool:
+    def _workers_are_known(self, pids: Sequence[int]) -> bool:
         workers = self._get("/api/v1/workers")["workers"]
-        mine = next((w for w in workers if w["pid"] == pid and w["online"]), None)
-        if mine is None:
+        mine = [worker for worker in workers if worker["pid"] in pids and worker["online"]]
+        if len(mine) < len(pids):
             return False
         self._seen_at = self._seen_at or time.monotonic()
         if time.monotonic() - self._seen_at > _NO_TASKS_SECONDS:
             return True
-        return any(_announced(task, mine) for task in self._get("/api/v1/tasks")["tasks"])
+        return any(_announced(task, worker) for task in self._get("/api/v1/tasks")["tasks"] for worker in mine)
 
     def _status(self, path: str) -> int:
         return self._ask(path)[0]

@@ -8,26 +8,16 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dure.cli import program
 from dure.cli.listener import listen, url
+from dure.cli.program import DURE, Program
 from dure.errors import ConfigurationError, Problem
 from dure.settings import Settings
 
-GATEWAY, WORKER = "gateway", "worker"
-
-_PREFIX_COLUMNS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A process to keep running; `ours` tells whether exit code 2 means that its configuration is wrong."""
-
-    name: str
-    argv: tuple[str, ...]
-    ours: bool
-    inherits: tuple[int, ...] = ()
+_GATEWAY, _WORKER = "gateway", "worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +34,26 @@ class Stack:
         return url(self.listener)
 
 
-def plan(settings: Settings, app: str, *, worker_options: Sequence[str], commands: Sequence[str]) -> Stack:
+def plan(
+    settings: Settings, app: str, *, worker_options: Sequence[str], commands: Sequence[str], processes: int = 1
+) -> Stack:
     """Raises ConfigurationError for a command that is not there, or an address in use."""
     environment = _environment(settings)
     beside = [_command(text, environment["PATH"]) for text in commands]
     listener = listen(settings.host, settings.port)
     listener.set_inheritable(True)
-    dure = (sys.executable, "-m", "dure")
     descriptor = listener.fileno()
-    gateway = Program(GATEWAY, (*dure, "serve", "--fd", str(descriptor)), ours=True, inherits=(descriptor,))
-    worker = Program(WORKER, (*dure, "worker", "-A", app, *worker_options), ours=True)
-    return Stack((gateway, worker, *_numbered(beside)), environment, listener, settings)
+    # The gateway ends last: it records how the workers' last jobs ended.
+    gateway = Program(_GATEWAY, (*DURE, "serve", "--fd", str(descriptor)), ours=True, inherits=(descriptor,), last=True)
+    workers = program.workers(app, tuple(worker_options), processes)
+    return Stack((gateway, *workers, *_numbered(beside)), environment, listener, settings)
 
 
 def _environment(settings: Settings) -> dict[str, str]:
     here = str(Path(sys.executable).parent)
     environment = {
-        **os.environ,
+        **program.environment(),
         "PATH": f"{here}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "PYTHONUNBUFFERED": "1",
         "DURE_HOME": str(settings.home.absolute()),
         "DURE_BROKER_URL": settings.broker,
         "DURE_LEDGER_URL": settings.ledger,
@@ -71,9 +62,6 @@ def _environment(settings: Settings) -> dict[str, str]:
     }
     if settings.results is not None:
         environment["DURE_RESULT_BACKEND"] = settings.results
-    if sys.stdout.isatty():
-        environment.setdefault("FORCE_COLOR", "1")
-        environment["COLUMNS"] = str(max(40, shutil.get_terminal_size().columns - _PREFIX_COLUMNS))
     return environment
 
 
@@ -94,10 +82,9 @@ def _wrong(text: str, why: str) -> ConfigurationError:
 
 def _numbered(programs: Sequence[Program]) -> list[Program]:
     """Two of one name are told apart: `uvicorn`, `uvicorn-2`."""
-    seen: dict[str, int] = {GATEWAY: 1, WORKER: 1}
+    seen: dict[str, int] = {_GATEWAY: 1, _WORKER: 1}
     named = []
-    for program in programs:
-        count = seen[program.name] = seen.get(program.name, 0) + 1
-        name = program.name if count == 1 else f"{program.name}-{count}"
-        named.append(Program(name, program.argv, program.ours))
+    for each in programs:
+        count = seen[each.name] = seen.get(each.name, 0) + 1
+        named.append(each if count == 1 else replace(each, name=f"{each.name}-{count}"))
     return named

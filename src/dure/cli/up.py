@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from dure.cli import options
-from dure.cli.options import App, BrokerUrl, Home, LedgerUrl
+from dure.cli.options import App, BrokerUrl, Home, LedgerUrl, Processes
 from dure.cli.serve import Host, Insecure, Port
+
+_GRACE_SECONDS = 10.0
 
 
 def up(
@@ -21,6 +23,7 @@ def up(
         list[str] | None,
         typer.Option("--with", metavar="COMMAND", help="Run this beside them, supervised alike; repeatable."),
     ] = None,
+    processes: Processes = 1,
     broker_url: BrokerUrl = None,
     ledger_url: LedgerUrl = None,
     home: Home = None,
@@ -34,10 +37,18 @@ def up(
     """
     import asyncio
 
+    from dure.cli import welcome
+    from dure.cli.output import Terminal
     from dure.cli.stack import plan
     from dure.cli.supervisor import Supervisor
 
     settings = options.settings(broker_url, ledger_url, home, host=host, port=port, insecure=insecure or None)
     settings.require_closed()
-    stack = plan(settings, options.required(app), worker_options=ctx.args, commands=with_ or ())
-    raise typer.Exit(asyncio.run(Supervisor(stack).run()))
+    stack = plan(settings, options.required(app), worker_options=ctx.args, commands=with_ or (), processes=processes)
+    output = Terminal([program.name for program in stack.programs])
+
+    async def run() -> int:
+        supervisor = Supervisor(stack.programs, stack.environment, output, grace=_GRACE_SECONDS)
+        return await supervisor.run(lambda: welcome.tell(stack, supervisor))
+
+    raise typer.Exit(asyncio.run(run()))
