@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dure.cli import options
-from dure.cli.options import App, BrokerUrl, Home, LedgerUrl
+from dure.cli.options import App, BrokerUrl, Home, LedgerUrl, Processes
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def worker(
     ctx: typer.Context,
     app: App = None,
+    processes: Processes = 1,
+    process: Annotated[int | None, typer.Option(hidden=True)] = None,
     celery_help: Annotated[bool, typer.Option("--celery-help", help="List the options of celery worker.")] = False,
     broker_url: BrokerUrl = None,
     ledger_url: LedgerUrl = None,
@@ -36,15 +38,40 @@ def worker(
         return
     settings = options.settings(broker_url, ledger_url, home)
     target = options.required(app)
-    _patch_for_pool(ctx.args)
 
     from dure.cli import logs
-    from dure.worker import load, run
 
     logs.configure(settings.log_level, settings.log_format)
+    if processes > 1:
+        where = {"DURE_BROKER_URL": broker_url, "DURE_LEDGER_URL": ledger_url, "DURE_HOME": str(home) if home else None}
+        raise typer.Exit(_supervise(target, ctx.args, processes, {k: v for k, v in where.items() if v is not None}))
+    _patch_for_pool(ctx.args)
+
+    from dure.worker import load, run
+    from dure.worker.options import numbered
+
+    argv = ctx.args if process is None else numbered(ctx.args, process)
     celery = load.load(target)
     _adopt(celery, settings)
-    raise typer.Exit(run.run(celery, settings, ctx.args))
+    raise typer.Exit(run.run(celery, settings, argv))
+
+
+def _supervise(app: str, argv: list[str], processes: int, where: dict[str, str]) -> int:
+    """Celery is not loaded here: what is wrong with the application or the options, the first process says."""
+    import asyncio
+    import sys
+
+    from dure.cli import program
+    from dure.cli.output import Output, Streams, Terminal
+    from dure.cli.supervisor import Supervisor
+
+    workers = program.workers(app, tuple(argv), processes)
+    output: Output = Terminal([worker.name for worker in workers]) if sys.stdout.isatty() else Streams()
+
+    async def run() -> int:
+        return await Supervisor(workers, program.environment() | where, output, grace=None).run()
+
+    return asyncio.run(run())
 
 
 def _patch_for_pool(argv: list[str]) -> None:

@@ -9,11 +9,11 @@ import click
 from amqp.exceptions import AccessRefused, NotAllowed
 from celery import Celery
 from celery.bin.celery import celery as celery_command
-from celery.bin.worker import worker as worker_command
 from celery.signals import worker_init
 
 from dure.errors import ConfigurationError, Problem
 from dure.settings import Settings
+from dure.worker import options
 from dure.worker.aio import bodies, names
 
 
@@ -58,7 +58,7 @@ def _knock(app: Celery) -> None:
 def _choose_pool(app: Celery, argv: Sequence[str]) -> None:
     # Celery takes `--pool prefork` for its default and lets the configuration win, so we stay out of it.
     names.register()
-    given = _options(argv)
+    given = options.given(argv)
     if "pool_cls" not in given and not app.conf.value_set_for("worker_pool"):
         app.conf.worker_pool = names.POOL
     counted = "concurrency" in given or app.conf.value_set_for("worker_concurrency")
@@ -68,13 +68,3 @@ def _choose_pool(app: Celery, argv: Sequence[str]) -> None:
 
 def _choose_concurrency(sender: Any, **_: Any) -> None:
     sender.concurrency = names.COROUTINES if bodies.has_async(sender.app) else names.threads()
-
-
-def _options(argv: Sequence[str]) -> dict[str, object]:
-    """What `argv` sets; Celery will complain of what it does not know."""
-    context = click.Context(worker_command, ignore_unknown_options=True, allow_extra_args=True)
-    try:
-        given, _, _ = worker_command.make_parser(context).parse_args(list(argv))
-    except click.ClickException:
-        return {}
-    return {{"pool": "pool_cls"}.get(name, name): value for name, value in given.items()}
