@@ -13,7 +13,7 @@ from celery.signals import worker_init
 
 from dure.errors import ConfigurationError, Problem
 from dure.settings import Settings
-from dure.worker import options
+from dure.worker import options, task_options
 from dure.worker.aio import bodies, names
 
 
@@ -67,4 +67,5 @@ def _choose_pool(app: Celery, argv: Sequence[str]) -> None:
 
 
 def _choose_concurrency(sender: Any, **_: Any) -> None:
-    sender.concurrency = names.COROUTINES if bodies.has_async(sender.app) else names.threads()
+    several = names.COROUTINES if bodies.has_async(sender.app) else names.threads()
+    sender.concurrency = several + task_options.processes(sender.app)

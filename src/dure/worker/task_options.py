@@ -59,7 +59,9 @@ def runs_in_process(app: Celery, task: Any) -> bool:
 
 
 def processes(app: Celery) -> int:
-    """As many as the configuration says, or one for each processor."""
+    """As many as the configuration says, or one for each processor; 0 where no task runs in one."""
+    if not any(runs_in_process(app, task) for task in app.tasks.values()):
+        return 0
     return int(app.conf.get(PROCESSES_SETTING) or names.processors())
 
 

@@ -58,9 +58,8 @@ class TaskPool(BasePool):
         self._soft_limit: float | None = self.options.get("soft_timeout")
         self._hard_limit: float | None = self.options.get("timeout")
         task_options.check(self.app)
-        remote = any(task_options.runs_in_process(self.app, task) for task in self.app.tasks.values())
-        self.remote = Lane(task_options.processes(self.app) if remote else 0, self._start_in_process)
-        self.processes = Processes(self.remote.slots, self, self._on_broken) if remote else None
+        self.remote = Lane(task_options.processes(self.app), self._start_in_process)
+        self.processes = Processes(self.remote.slots, self, self._on_broken) if self.remote.slots else None
         self._lanes: dict[str, Lane] = {}
         self._idle = asyncio.Event()
         self._hub: LoopHub | None = None
@@ -236,7 +235,7 @@ class TaskPool(BasePool):
 
     def _free(self, lane: Lane, attempt: Attempt) -> None:
         if lane.leave(attempt) and self.recycling is not None:
-            self.recycling.ended()
+            self.recycling.ended(counts=lane is not self.remote)
         if not self.is_busy:
             self._idle.set()
 

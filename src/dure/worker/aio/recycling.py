@@ -66,9 +66,9 @@ class Recycling:
     def detach(self) -> None:
         self._consumer = None
 
-    def ended(self) -> None:
-        """A task left its slot."""
-        self._ended += 1
+    def ended(self, *, counts: bool) -> None:
+        """A task left its slot; one that ran in a process of its own counts there."""
+        self._ended += counts
         if self.is_draining:
             self._finish()
         elif self._tasks and self._ended >= self._tasks:
