@@ -16,6 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from dure import probe
 from dure.errors import ConfigurationError, Problem
 from dure.url import file_url, scheme
 
@@ -120,6 +121,15 @@ class Settings(BaseSettings):
     ledger_timeout: float = Field(
         10.0, gt=0, description="Seconds that a request waits for the ledger before it is answered with 503."
     )
+    worker_health: str | None = Field(
+        None, min_length=1, description="Where a worker tells its health: a file, `host:port` or `:port`."
+    )
+    loop_block_limit: float = Field(
+        0.5,
+        ge=0,
+        le=3600,
+        description="Seconds after which a coroutine that holds the loop up is logged with its stack; 0 is never.",
+    )
     pool_size: int = Field(8, ge=2, le=200, description="Most connections to PostgreSQL, per process.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
     log_format: Literal["console", "json"] = Field("console", description="How log lines are written.")
@@ -166,6 +176,13 @@ class Settings(BaseSettings):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is not an origin")
         return origins
+
+    @field_validator("worker_health")
+    @classmethod
+    def _is_file_or_port(cls, place: str | None) -> str | None:
+        if place is not None:
+            probe.parse(place)
+        return place
 
     @field_validator("broker_url", "ledger_url", "result_backend")
     @classmethod
@@ -268,6 +285,7 @@ _REMEDIES = {
     "result_backend": "use redis://host:6379/0, or unset it",
     "api_keys": "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
     "token_secret": "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+    "worker_health": "use a file such as /run/dure/health.json, or a port such as :8081, or unset it",
     "cors_origins": "write scheme and host, and the port where it is not the usual one: https://shop.example",
 }
 

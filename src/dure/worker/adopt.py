@@ -21,6 +21,7 @@ from dure.url import redact, scheme
 from dure.worker import announce, body, dispatcher, log, queues
 from dure.worker.aio import bodies
 from dure.worker.dead_letters import DeadLetters
+from dure.worker.health.install import install as install_health
 from dure.worker.live import attempts
 from dure.worker.memory import Memory
 from dure.worker.outbox import Outbox
@@ -122,6 +123,7 @@ def _install(app: Celery, settings: Settings) -> None:
     app.steps["worker"].add(TaskOptions)
     app.steps["consumer"].add(attempts_step(settings, dead_letters, memory))
     app.steps["consumer"].add(Revocations)
+    install_health(app, settings, memory)
     announce.install()
     attempts.install(settings)
 

@@ -1,4 +1,5 @@
-"""Celery's consumer, with another end for messages that it cannot make a job of.
+"""Celery's consumer, with another end for messages that it cannot make a job of, and shorter pauses between tries to
+reach the broker.
 
 Celery rejects them, and most queues drop what is rejected; a message that cannot be decoded it even acknowledges. Here
 their jobs end FAILURE, and a copy goes to the dead-letter queue first.
@@ -27,6 +28,7 @@ from dure.worker import log
 from dure.worker.dead_letters import DeadLetters
 from dure.worker.deliveries import attempt_number
 from dure.worker.failure import failure
+from dure.worker.reconnect import look_often, sever
 from dure.worker.request import queue_of
 
 _logger = get_logger("celery.worker.consumer.consumer")
@@ -37,10 +39,20 @@ class Consumer(CeleryConsumer):
     dead_letters: DeadLetters
 
     app: Any
+    hub: Any
     call_soon_ack: Callable[..., object]
     connection_errors: Any
     event_dispatcher: Any
     _message_report: Callable[..., str]
+
+    def ensure_connected(self, connection: Any) -> Any:
+        look_often(connection)
+        return super().ensure_connected(connection)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        super().on_connection_error_after_connected(exc)
+        if self.event_dispatcher:  # closed by Celery when it connects again
+            sever(self.event_dispatcher.connection, self.hub)
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         _logger.warning(UNKNOWN_FORMAT, self._message_report(body, message))

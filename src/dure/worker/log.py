@@ -181,3 +181,28 @@ def revocations_late(exc: BaseException) -> None:
 
 def not_terminated(job_id: str, exc: BaseException) -> None:
     _log.error("job could not be ended", job=job_id, error=repr(exc))
+
+
+def consumption_restarts(why: str) -> None:
+    _log.warning("nothing can be consumed; the consumer starts anew", reason=why)
+
+
+def loop_blocked(job: Any, seconds: float, stack: Sequence[str]) -> None:
+    _log.warning(
+        "the loop is held up, and all coroutines with it; put what blocks into `await asyncio.to_thread(...)`",
+        **_of(job),
+        seconds=seconds,
+        stack="\n".join(f"  {place}" for place in stack),
+    )
+
+
+def loop_turns_again(job: Any, seconds: float) -> None:
+    _log.warning("the loop turns again", **_of(job), held_up_for=round(seconds, 3))
+
+
+def _of(job: Any) -> dict[str, str]:
+    return {"job": job.id, "task": job.task} if job else {}
+
+
+def health_not_written(path: str, exc: BaseException) -> None:
+    _log.error("the worker's health cannot be written", path=path, error=str(exc))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,9 +10,7 @@ from kombu.transport import pyamqp
 from dure.worker.aio import amqp
 from dure.worker.aio.hub import LoopHub
 from dure.worker.aio.settling import Settling, Soon
-
-_PAUSES = {"interval_start": 0.0, "interval_step": 0.5, "interval_max": 2.0}
-_TRIES_FOR_ONE = 15  # so that it gives up no sooner than Celery would
+from dure.worker.reconnect import look_often
 
 
 class OnLoop:
@@ -42,7 +39,7 @@ class OnLoop:
 
     def ensure_connected(self, connection: Any) -> Any:
         """Waiting for a broker that is away must not hold up what runs."""
-        connection.ensure_connection = _often(connection.ensure_connection)
+        look_often(connection)
         connect = super().ensure_connected  # type: ignore[misc]
         hub = self.hub
         if not isinstance(hub, LoopHub) or hub.aio.is_running():
@@ -56,16 +53,6 @@ class OnLoop:
             self.hub.soon(restore)
         else:
             restore()
-
-
-def _often(ensure: Callable[..., Any]) -> Callable[..., Any]:
-    """Celery's pauses grow to half a minute, in which a broker that is back is left alone."""
-
-    def often(errback: Any = None, max_retries: int | None = None, **options: Any) -> Any:
-        tries = max_retries * _TRIES_FOR_ONE if max_retries else max_retries
-        return ensure(errback, tries, **_PAUSES | options)
-
-    return often
 
 
 def on_loop(consumer: type) -> type:

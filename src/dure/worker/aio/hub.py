@@ -46,6 +46,7 @@ class LoopHub(Hub):
         self.aio = loop
         self._thread = threading.get_ident()
         self._turning = False
+        self._stopping = False
         self._ticking = False
         self._error: BaseException | None = None
         super().__init__(LoopTimer(loop, self._on_timer_error))
@@ -98,12 +99,19 @@ class LoopHub(Hub):
     def end_turn(self) -> None:
         """Have Celery's main loop look around now."""
         if self._turning:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Once a turn: uvloop keeps a second stop for whoever runs the loop next."""
+        if not self._stopping and self.aio.is_running():
+            self._stopping = True
             self.aio.stop()
 
     def _turn(self) -> None:
         self._turning = True
+        self._stopping = False
         self._tick()
-        alarm = self.aio.call_later(_LONGEST_TURN, self.aio.stop)
+        alarm = self.aio.call_later(_LONGEST_TURN, self._stop)
         try:
             if self._error is None:
                 self.aio.run_forever()
@@ -156,7 +164,7 @@ class LoopHub(Hub):
             return
         if self._error is None:
             self._error = exc
-        self.aio.stop()
+        self._stop()
 
 
 async def _whole(awaitable: Awaitable[_T]) -> _T:
