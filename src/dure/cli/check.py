@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dure.cli import options
 from dure.cli.codes import Code
 from dure.cli.options import App, AsJson, BrokerUrl, Home, LedgerUrl
-from dure.errors import ConfigurationError
+from dure.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     from dure.cli.checks.finding import Finding
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 def check(
     app: App = None,
+    worker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|PORT",
+            help="Ask only whether the worker that tells its health there takes jobs, as a health check does.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     broker_url: BrokerUrl = None,
     ledger_url: LedgerUrl = None,
@@ -33,7 +40,11 @@ def check(
     from dure.cli.checks.finding import Level
 
     logs.quiet()
-    found = list(_check(app, {"broker_url": broker_url, "ledger_url": ledger_url, "home": home}))
+    found = (
+        [_ask(worker)]
+        if worker is not None
+        else list(_check(app, {"broker_url": broker_url, "ledger_url": ledger_url, "home": home}))
+    )
     problems = sum(finding.level is Level.PROBLEM for finding in found)
     if as_json:
         from dure.cli.terminal import print_answer
@@ -42,6 +53,23 @@ def check(
     else:
         _print(found)
     raise typer.Exit(Code.FAILED if problems else Code.DONE)
+
+
+def _ask(place: str) -> Finding:
+    from dure import probe
+    from dure.cli.checks.finding import ok, problem
+
+    name = f"worker {place}"
+    try:
+        answer = probe.ask(probe.parse(place))
+    except ValueError as exc:
+        raise ConfigurationError(
+            [Problem("--worker", str(exc), "name it as DURE_WORKER_HEALTH of the worker")]
+        ) from exc
+    if not answer.is_ready:
+        return problem(name, answer.why_not, "look into its log; DURE_WORKER_HEALTH says where it tells its health")
+    running, slots = answer.health.get("running"), answer.health.get("slots")
+    return ok(name, f"{answer.health.get('state')}, {running} of {slots} slots taken")
 
 
 def _check(app: str | None, arguments: dict[str, Any]) -> Iterator[Finding]:
