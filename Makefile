@@ -46,7 +46,7 @@ format: $(venv)/.dev ## format the code and mend what the linter can
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-bench: $(venv)/.dev ## measure, with durable services
+bench: $(venv)/.bench ## measure, with durable services
 	scripts/services wrk
 	exec $(bin)/python $(BENCH) $(ARGS)
 
@@ -90,6 +90,11 @@ $(venv)/.examples: $(venv)/.run requirements/examples.txt
 $(venv)/.dev: $(venv)/.run requirements/dev.txt
 	echo "installing the development tools into $(venv) ..." >&2
 	$(install) --require-hashes -r requirements/dev.txt
+	touch $@
+
+$(venv)/.bench: $(venv)/.dev requirements/bench.txt
+	echo "installing the workers that ours is measured against into $(venv) ..." >&2
+	$(install) --require-hashes -r requirements/bench.txt
 	touch $@
 
 # Without npm the client is left out, as a server that is missing is: its tests say so, and fail with CI=true.

@@ -5,6 +5,7 @@ for results) would block a loop, and what is tested is the way around the body.
 """
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -16,6 +17,7 @@ from t.integration.tasks import ClassBasedAutoRetryTask
 app = Celery("suite", broker=os.environ["TEST_BROKER"], backend=os.environ["TEST_BACKEND"])
 app.conf.update(result_extended=True, task_create_missing_queues=False, worker_pool=os.environ.get("SUITE_POOL"))
 app.conf.broker_connection_retry_on_startup = True
+app.conf.update(json.loads(os.environ.get("SUITE_CONFIGURATION", "{}")))
 app.register_task(ClassBasedAutoRetryTask)
 app.loader.import_task_module("t.integration.tasks")
 

@@ -1,0 +1,1 @@
+"""The workers that are measured beside ours, each with the same tasks."""
