@@ -10,9 +10,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import embedded_broker, http_submit, latency, live, workflows
+from benchmarks import embedded_broker, http_submit, latency, live, worker, workflows
 
-PARTS = {"http": http_submit, "latency": latency, "broker": embedded_broker, "workflows": workflows, "live": live}
+PARTS = {
+    "http": http_submit,
+    "latency": latency,
+    "broker": embedded_broker,
+    "workflows": workflows,
+    "live": live,
+    "worker": worker,
+}
 
 
 def main() -> None:

@@ -69,6 +69,7 @@ class Sizes:
 
 def run(sizes: Sizes = Sizes(), rounds: int = 1, only: Sequence[str] = (), workers: Sequence[str] = ()) -> Any:
     figures: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that no worker is left behind
     with RabbitMQ(durable=True) as rabbitmq, Redis(durable=True) as redis:
         for name in only or SCENARIOS:
             found = figures.setdefault(name, {})
@@ -113,8 +114,10 @@ def _measure(
             found = _watch(worker, path, many, is_noop=scenario.load == "noop")
         if "failed" in found:
             log = (Path(folder) / "log").read_text(errors="replace").strip()
-            print(f"{candidate.name}, {scenario.title}: {found['failed']}\n{log[-2000:]}", file=sys.stderr)
+            print(log[-2000:], file=sys.stderr)
     rabbitmq.forget(broker)
+    told = " ".join(f"{figure}={value:,.4g}" for figure, value in found.items() if figure != "failed")
+    print(f"{scenario.title}: {candidate.name} {told or found['failed']}", file=sys.stderr, flush=True)
     return found
 
 

@@ -26,9 +26,7 @@ PARTS = {  # and into how many parts it is cut, for most of its time is spent wa
     "test_worker.py": 1,
     "test_redis_backend.py": 1,
     "test_beat.py": 1,
-    "test_security.py": 1,
     "test_serialization.py": 1,
-    "test_connection_recovery.py": 1,
 }
 OURS = {"SUITE_POOL": "dure.worker.aio.asyncio:TaskPool"}
 QUORUM = {"task_default_queue_type": "quorum", "broker_transport_options": {"confirm_publish": True}}

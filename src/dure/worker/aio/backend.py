@@ -22,6 +22,7 @@ from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
 from dure.worker.aio import bridge
+from dure.worker.aio.meta import Meta
 from dure.worker.aio.redis_results import store_in_redis
 from dure.worker.aio.writer import Writer
 from dure.worker.backend import Backend as EmbeddedBackend
@@ -51,14 +52,13 @@ class Aside:
         return bridge.aside(super()._get_task_meta_for, task_id)  # type: ignore[misc]
 
 
-class Batched(Aside):
+class Batched(Aside, Meta):
     """Mixed into a key-value backend that stores many results at once, by `store_batch`."""
 
     encode: Any
     get_key_for_task: Any
     store_batch: Any
     _ensure_retryable: Any
-    _get_result_meta: Any
     _writer: Writer[Item] | None = None
 
     def store_result(self, *args: Any, **kwargs: Any) -> Any:
