@@ -55,7 +55,7 @@ SCENARIOS = {
     "both": Scenario("no-op tasks, results in Redis, full events", results=True, events=True),
     "quorum": Scenario("no-op tasks, results in Redis, quorum queue", results=True, queue_type="quorum"),
     "two": Scenario("no-op tasks, results in Redis, two processes", results=True, processes=2),
-    "sleep": Scenario("tasks that sleep 1 s, 10,000 at once unless said otherwise", load="nap"),
+    "sleep": Scenario("tasks that sleep 1 s (Celery threads and Dramatiq: 1,000 at once)", load="nap"),
     "mix": Scenario("each tenth task computes for 20 ms, the others wait for 20 ms", load="mix", results=True),
 }
 
@@ -103,6 +103,7 @@ def _measure(
             "DURE_BROKER_URL": broker,
             "DURE_HOME": folder,
             "PYTHONPATH": f"{CHECKOUT / 'src'}:{CHECKOUT}",
+            **candidate.environment,
         }
         if scenario.results:
             environment["BENCH_RESULTS"] = redis.database()

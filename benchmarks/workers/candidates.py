@@ -10,7 +10,7 @@ Dure        its defaults: acknowledged when the result is stored and the event c
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _CELERY = "celery -A benchmarks.workers.celery_app:app worker --without-gossip --without-mingle -l WARNING"
 _DURE = "dure worker -A benchmarks.workers.celery_app:app --without-gossip --without-mingle -l WARNING"
@@ -31,6 +31,7 @@ class Candidate:
     mix: str | None
     prefix: str = ""  # of its tasks that wait
     two: str | None = None  # options for two processes; without, it is started twice
+    environment: dict[str, str] = field(default_factory=dict)
 
     def arguments(self, load: str, processes: int) -> list[list[str]]:
         """Of each process to start."""
@@ -65,9 +66,11 @@ CANDIDATES = [
         "Celery gevent",
         "celery",
         _CELERY,
-        "-P gevent -c 100 --prefetch-multiplier 0",  # with a bound it waits seconds for each windowful
+        "-P gevent -c 100 --prefetch-multiplier 64",
         "-P gevent -c 10000 --prefetch-multiplier 1",
-        "-P gevent -c 100 --prefetch-multiplier 1",
+        "-P gevent -c 100 --prefetch-multiplier 4",
+        # Else it looks for heartbeats for a tenth of a second after each message.
+        environment={"BENCH_HEARTBEAT": "0"},
     ),
     Candidate("Dure, sync", "celery", _DURE, "-P asyncio -c 100", None, None),
     Candidate(
@@ -93,7 +96,7 @@ CANDIDATES = [
         "dramatiq",
         _DRAMATIQ_GEVENT,
         "-p 1 -t 100",
-        "-p 1 -t 10000",
+        "-p 1 -t 1000",
         "-p 1 -t 100",
         two="-p 2 -t 100",
     ),

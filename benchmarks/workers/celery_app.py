@@ -17,6 +17,7 @@ from benchmarks.workers.message import Message
 app = Celery("bench", broker=os.environ.get("BENCH_BROKER"), backend=os.environ.get("BENCH_RESULTS"))
 app.conf.update(
     broker_connection_retry_on_startup=True,
+    broker_heartbeat=float(os.environ.get("BENCH_HEARTBEAT", "120")),
     task_ignore_result="BENCH_RESULTS" not in os.environ,
     task_default_queue_type=os.environ.get("BENCH_QUEUE_TYPE", "classic"),
     worker_detect_quorum_queues=True,

@@ -71,6 +71,7 @@ def test_a_trace_would_be_found(trace: str) -> None:
         ("dev.txt", ("dependency-groups", "dev")),
         ("dev.txt", ("dependency-groups", "examples")),
         ("examples.txt", ("dependency-groups", "examples")),
+        ("bench.txt", ("dependency-groups", "bench")),
         ("dev.txt", ("project", "dependencies")),
     ],
 )
@@ -84,7 +85,9 @@ def test_a_lock_holds_a_fitting_pin_of_every_requirement(lock: str, keys: tuple[
 
 def test_the_locks_agree() -> None:
     others = locked("base.txt") | locked("build.txt") | locked("examples.txt")
-    assert others.items() <= locked("dev.txt").items()
+    dev = locked("dev.txt")
+    assert others.items() <= dev.items()
+    assert {name: version for name, version in locked("bench.txt").items() if dev.get(name, version) != version} == {}
 
 
 def test_the_javascript_clients_lock_has_a_hash_of_every_package_and_no_address() -> None:
