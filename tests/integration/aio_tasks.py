@@ -186,6 +186,17 @@ async def aio_call(n: int) -> str:
     return aio_add.delay(n).id
 
 
+@task()
+async def aio_on_error(request: Any, exc: Exception, traceback: Any, path: str) -> None:
+    await asyncio.sleep(0)
+    Path(path).write_text(f"{request.id} {exc} {threading.current_thread() is threading.main_thread()}")
+
+
+@task()
+async def aio_call_failing(path: str) -> str:
+    return aio_fail.apply_async(("no",), link_error=aio_on_error.s(path)).id
+
+
 def _note(name: str) -> Any:
     def receive(sender: Any = None, **_: Any) -> None:
         if (path := os.environ.get("TEST_SIGNALS")) and sender.name.endswith(".aio_add"):

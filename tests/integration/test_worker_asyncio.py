@@ -56,6 +56,17 @@ def test_no_more_coroutines_run_than_there_are_slots(client: Client, start: Star
         assert client.end(waits).result == 3
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_an_errback_that_is_a_coroutine_runs_on_the_workers_loop(
+    client: Client, start: Start, tmp_path: Path, redis_url: str, stored: bool
+) -> None:
+    told = tmp_path / "told"
+    with start(**({"TEST_RESULTS": redis_url} if stored else {})):
+        failed = client.end(client.submit("aio_call_failing", str(told))).result
+        client.end(failed)
+        assert client.until(lambda: told.exists() and told.read_text()) == f"{failed} no True"
+
+
 def test_each_coroutine_has_its_own_request_and_context(client: Client, start: Start) -> None:
     with start():
         jobs = [client.submit("aio_self") for _ in range(20)]

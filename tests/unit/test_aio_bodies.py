@@ -35,6 +35,16 @@ def app() -> Celery:
             raise OSError("flaky")
         return self.request.retries
 
+    @app.task(shared=False, name="fail")
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("no")
+
+    @app.task(shared=False, name="on_error")
+    async def on_error(request: Any, exc: Exception, traceback: Any, heard: list[Any]) -> None:
+        await asyncio.sleep(0)
+        heard.append((request.id, str(exc), await app.tasks["add"](1, 2)))
+
     app.finalize()
     return app
 
@@ -65,6 +75,12 @@ def test_the_coroutine_has_the_request_and_one_long_lived_loop(app: Celery) -> N
 
 def test_a_coroutine_retries_by_itself(app: Celery) -> None:
     assert app.tasks["flaky"].apply().get() == 2
+
+
+def test_an_errback_of_the_new_form_may_be_a_coroutine_and_await_others(app: Celery) -> None:
+    heard: list[Any] = []
+    app.tasks["fail"].apply(task_id="a", link_error=app.tasks["on_error"].s(heard))
+    assert heard == [("a", "no", 3)]
 
 
 async def test_an_interruption_is_raised_where_the_coroutine_waits_and_may_be_caught() -> None:

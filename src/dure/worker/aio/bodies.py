@@ -15,7 +15,7 @@ from typing import Any
 
 from celery import Celery
 
-from dure.worker.aio import bridge, home, stack
+from dure.worker.aio import bridge, errbacks, home, stack
 from dure.worker.aio.attempt import Attempt
 
 _MARK = "__dure_async__"
@@ -45,6 +45,7 @@ def wrap(task: Any) -> None:
     body = getattr(task, place)
     if inspect.iscoroutinefunction(body):
         stack.install(task)
+        errbacks.install()
         setattr(task, place, _waiting(task, body))
 
 
@@ -67,7 +68,7 @@ def _waiting(task: Any, body: Callable[..., Coroutine[Any, Any, Any]]) -> Callab
     def run(*args: Any, **kwargs: Any) -> Any:
         coroutine = body(*args, **kwargs)
         if task.request.called_directly:
-            return coroutine
+            return errbacks.run(coroutine) if errbacks.is_one() else coroutine
         attempt = bridge.owner()
         if isinstance(attempt, Attempt):
             return attempt.wait_for(coroutine)
