@@ -49,6 +49,16 @@ def parse(text: str) -> File | Port:
     return Port(found["host"].strip("[]"), port)
 
 
+def numbered(text: str, number: int) -> str:
+    """The place of the `number`th of several workers: a port each, upwards. Raises ValueError for a file they share."""
+    place = parse(text)
+    if isinstance(place, Port):
+        return str(parse(str(Port(place.host, place.port + number - 1))))
+    if "%h" not in text:
+        raise ValueError(f"the processes would share the file {text}; write %h into its name: {text}.%h")
+    return text
+
+
 def ask(place: File | Port) -> Answer:
     """Whether the worker takes jobs, and what else it says of itself. A worker that says nothing is not ready."""
     try:

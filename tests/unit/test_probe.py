@@ -71,3 +71,12 @@ def test_check_asks_a_worker_and_nothing_else(tmp_path: Path) -> None:
     assert missing.exit_code == 1
     (finding,) = json.loads(missing.stdout)["findings"]
     assert "nothing was told" in finding["message"]
+
+
+def test_each_of_several_workers_has_a_place_of_its_own() -> None:
+    assert [probe.numbered(":8081", number) for number in (1, 2)] == [":8081", ":8082"]
+    assert probe.numbered("[::1]:8081", 3) == "[::1]:8083"
+    assert probe.numbered("/run/%h.json", 2) == "/run/%h.json"
+    for shared in ("/run/health.json", "/run/%n.json", ":65535"):
+        with pytest.raises(ValueError, match=r"would share|is no port"):
+            probe.numbered(shared, 2)

@@ -50,7 +50,9 @@ def worker(
     from dure.worker import load, run
     from dure.worker.options import numbered
 
-    argv = ctx.args if process is None else numbered(ctx.args, process)
+    argv = ctx.args
+    if process is not None:
+        argv, settings = numbered(argv, process), _of_one(settings, process)
     celery = load.load(target)
     _adopt(celery, settings)
     raise typer.Exit(run.run(celery, settings, argv))
@@ -72,6 +74,21 @@ def _supervise(app: str, argv: list[str], processes: int, where: dict[str, str])
         return await Supervisor(workers, program.environment() | where, output, grace=None).run()
 
     return asyncio.run(run())
+
+
+def _of_one(settings: Settings, process: int) -> Settings:
+    """Those of one of several workers."""
+    from dure import probe
+    from dure.errors import ConfigurationError, Problem
+
+    if settings.worker_health is None:
+        return settings
+    try:
+        place = probe.numbered(settings.worker_health, process)
+    except ValueError as exc:
+        told = "cannot be the place of several workers' health"
+        raise ConfigurationError([Problem("DURE_WORKER_HEALTH", told, str(exc))]) from exc
+    return settings.model_copy(update={"worker_health": place})
 
 
 def _patch_for_pool(argv: list[str]) -> None:
