@@ -9,12 +9,10 @@ from functools import cache
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from sqlalchemy import event
-
 from dure.errors import IdempotencyConflict
 from dure.event import JobEvent
 from dure.ledger import Ledger, Receipt, Request
-from tests.conformance.ledgers import NOW, PATIENCE
+from tests.conformance.ledgers import NOW, PATIENCE, before_commits
 
 Told = list[tuple[str, ...] | None]  # of each request its jobs, None for a conflict
 
@@ -120,7 +118,7 @@ def _die(url: str, commit: int, method: str, args: Any, kwargs: Any) -> None:
             if next(commits) == commit:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        event.listen(ledger._engines.write.sync_engine, "commit", die_at_last)
-        await getattr(ledger, method)(*args, **kwargs)
+        with before_commits(ledger, method, die_at_last):
+            await getattr(ledger, method)(*args, **kwargs)
 
     asyncio.run(call())

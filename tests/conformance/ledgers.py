@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,17 @@ from unittest.mock import patch
 from uuid import uuid4
 
 import psycopg
-from sqlalchemy import event
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dure.event import JobEvent
 from dure.job import Job, State, Unique
-from dure.ledger import Idempotency, Ledger, Request
+from dure.ledger import Idempotency, Ledger, Request, trips
 from tests.services import PostgreSQL
 
 NOW = 1_800_000_000.0
-
-
 PATIENCE = 20.0
+ONE_STATEMENT = {"mark_queued"}  # it is its own transaction
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,53 @@ def counted(ledger: Ledger) -> Iterator[list[str]]:
         event.listen(engine, "before_cursor_execute", note)
         yield statements
         event.remove(engine, "before_cursor_execute", note)
+
+
+@contextlib.contextmanager
+def before_commits(ledger: Ledger, method: str, do: Callable[[Connection], None]) -> Iterator[None]:
+    """Meanwhile `do` is called before each commit of this method's; on PostgreSQL some commits pass SQLAlchemy by."""
+    if method in ONE_STATEMENT:
+        engine = ledger._engines.write.sync_engine
+        moment = "commit" if engine.dialect.name == "sqlite" else "begin"  # a server commits it without a word
+        event.listen(engine, moment, do)
+        yield
+        event.remove(engine, moment, do)
+        return
+    finish = trips.finish
+
+    async def finished(connection: AsyncConnection) -> None:
+        assert connection.sync_connection is not None
+        do(connection.sync_connection)
+        await finish(connection)
+
+    with patch.object(trips, "finish", finished):
+        yield
+
+
+@contextlib.contextmanager
+def before_trips(do: Callable[[], None], ledger: Ledger) -> Iterator[None]:
+    """Meanwhile `do` is called before each statement, or where they travel together before each trip, and before each
+    commit."""
+    pipelined, finish = trips._pipelined, trips.finish
+
+    async def sent(*args: Any, **options: Any) -> Any:
+        do()
+        return await pipelined(*args, **options)
+
+    async def finished(connection: AsyncConnection) -> None:
+        do()
+        await finish(connection)
+
+    def executed(*_: Any) -> None:
+        do()
+
+    engine = ledger._engines.write.sync_engine
+    event.listen(engine, "before_cursor_execute", executed)
+    try:
+        with patch.object(trips, "_pipelined", sent), patch.object(trips, "finish", finished):
+            yield
+    finally:
+        event.remove(engine, "before_cursor_execute", executed)
 
 
 async def accepted(ledger: Ledger, *jobs: Job, due: float = NOW) -> None:

@@ -12,12 +12,11 @@ import psycopg
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy import event
 
 from dure.entry import Entry, EntryKind, Position, Told
 from dure.ledger import Ledger, Limits, Request
 from tests.conformance.flow_shapes import flow, node
-from tests.conformance.ledgers import NOW, Database, job
+from tests.conformance.ledgers import NOW, Database, before_trips, job
 
 Answer = TypeVar("Answer")
 
@@ -110,20 +109,14 @@ class FeedMachine(RuleBasedStateMachine):
         if after is None:
             yield
             return
-        engine = self.ledger._engines.write.sync_engine
         left = iter(range(after))
 
-        def end(*_: Any) -> None:
+        def end() -> None:
             if next(left, None) is None:
                 raise CutOff
 
-        for name in ("before_cursor_execute", "commit"):
-            event.listen(engine, name, end)
-        try:
+        with before_trips(end, self.ledger):
             yield
-        finally:
-            for name in ("before_cursor_execute", "commit"):
-                event.remove(engine, name, end)
 
     @rule(which=st.integers(0, 1), run=st.integers(0, 3), n=st.integers(0, 50), limit=st.integers(1, 9))
     def somebody_reads_on(self, which: int, run: int, n: int, limit: int) -> None:

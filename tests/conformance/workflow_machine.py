@@ -17,7 +17,6 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from sqlalchemy import event
 
 from dure.errors import JobEnded, JobNotEnded, WorkflowEnded, WorkflowNotEnded
 from dure.event import JobEvent
@@ -25,7 +24,7 @@ from dure.job import Job, JobError, Reason, State
 from dure.ledger import Ledger, Request
 from dure.workflow import Kind, On
 from tests.conformance.flow_shapes import Shape, flow
-from tests.conformance.ledgers import NOW, told
+from tests.conformance.ledgers import NOW, before_trips, told
 from tests.conformance.workflow_model import ID, OPEN_BEGUN, SIGNAL, WorkflowModel
 
 Answer = TypeVar("Answer")
@@ -151,21 +150,14 @@ class WorkflowMachine(RuleBasedStateMachine):
 
     @contextlib.contextmanager
     def cut_off(self, after: int) -> Iterator[None]:
-        engine = self.ledger._engines.write.sync_engine
         left = iter(range(after))
 
-        def end(*_: Any) -> None:
+        def end() -> None:
             if next(left, None) is None:
                 raise CutOff
 
-        listeners = [(name, end) for name in ("before_cursor_execute", "commit")]
-        for name, listener in listeners:
-            event.listen(engine, name, listener)
-        try:
+        with before_trips(end, self.ledger):
             yield
-        finally:
-            for name, listener in listeners:
-                event.remove(engine, name, listener)
 
     # What is done.
 

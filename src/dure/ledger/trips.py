@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,14 +20,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dure.ledger.bulk import Call
 from dure.ledger.rows import Row
 
-_KEY = "dure.later"  # among what goes with a connection
-
 Found = Sequence[Row]
+
+# By transaction, so that what one that failed leaves behind is gone with it.
+_waiting: WeakKeyDictionary[Connection, list[Call]] = WeakKeyDictionary()
 
 
 def begin(connection: AsyncConnection) -> None:
     """Nothing waits in a new transaction."""
-    _sync(connection).info[_KEY] = []
+    _waiting[_sync(connection)] = []
 
 
 def saves(connection: AsyncConnection) -> bool:
@@ -36,7 +38,7 @@ def saves(connection: AsyncConnection) -> bool:
 
 def later(connection: AsyncConnection, *calls: Call) -> None:
     """Write this with the next trip. The statements are some that are made once and kept."""
-    _waiting(connection).extend(call for call in calls if call.rows)
+    _waiting[_sync(connection)].extend(call for call in calls if call.rows)
 
 
 async def ask(connection: AsyncConnection, *calls: Call) -> Sequence[Found]:
@@ -71,7 +73,7 @@ def guard(engine: Engine) -> None:
 
 
 def _refuse_to_overtake(connection: Connection, *_: Any) -> None:
-    if connection.info.get(_KEY):
+    if _waiting.get(connection):
         raise RuntimeError("what was written before is still to be sent: flush it first")
 
 
@@ -86,14 +88,9 @@ async def _execute(connection: AsyncConnection, calls: Sequence[Call]) -> None:
         await connection.execute(statement, list(rows))
 
 
-def _waiting(connection: AsyncConnection) -> list[Call]:
-    waiting: list[Call] = _sync(connection).info[_KEY]
-    return waiting
-
-
 def _take(connection: AsyncConnection) -> list[Call]:
-    waiting = _waiting(connection)
-    _sync(connection).info[_KEY] = []
+    its = _sync(connection)
+    waiting, _waiting[its] = _waiting[its], []
     return waiting
 
 
