@@ -1,7 +1,7 @@
 """The outbox, which takes what the loop's thread puts into it once a turn instead of one by one.
 
-Waking another thread for each event costs more than the event. Order is kept among what one thread puts, which is what
-an attempt's order rests on.
+Waking another thread for each event costs more than the event. Whatever another thread puts takes along what was put
+here before: a job is received on the loop and begins in a thread.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ class GatheringOutbox(Outbox):
         if threading.get_ident() != self._loop_thread or not self._hub.aio.is_running():
             self._put([item])
             return
-        self._gathered.append(item)
-        if len(self._gathered) == 1:
+        with self._changed:
+            self._gathered.append(item)
+            is_first = len(self._gathered) == 1
+        if is_first:
             self._hub.aio.call_soon(self._pass_on)
 
     def _pass_on(self) -> None:
-        gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._put(gathered)
+        self._put([])
 
     def _put(self, items: list[Any]) -> None:
-        if threading.get_ident() == self._loop_thread and self._gathered:
-            before, self._gathered = self._gathered, []
-            items = before + items
         with self._changed:
+            items, self._gathered = self._gathered + items, []
+            if not items:
+                return
             if len(self._waiting) >= _BOUND:
                 log.event_dropped("too many events wait")
                 items = [item for item in items if callable(item)]
