@@ -1,5 +1,6 @@
 """The Celery application whose jobs are timed."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -22,12 +23,12 @@ def step(*_: Any) -> int:
 
 
 @app.task(name="bench.stream")
-def stream(rate: float, seconds: float, after: float = 0.0) -> int:
+async def stream(rate: float, seconds: float, after: float = 0.0) -> int:
     """Emits the time, `rate` times a second, `after` so many seconds; returns how often."""
     began = time.time() + after
     total = int(rate * seconds)
     for n in range(total):
-        time.sleep(max(0.0, began + n / rate - time.time()))
+        await asyncio.sleep(max(0.0, began + n / rate - time.time()))
         dure.emit(time.time())
     return total
 

@@ -38,7 +38,7 @@ def run() -> dict[str, Any]:
         rabbitmq, postgres = (stack.enter_context(kind(durable=True)) for kind in (RabbitMQ, PostgreSQL))
         environment = {"DURE_BROKER_URL": rabbitmq.vhost(), "DURE_LEDGER_URL": postgres.database()}
         worker = [sys.executable, "-m", "dure", "worker", "-A", "benchmarks.app:app", "--loglevel", "warning"]
-        worker += ["--pool", "threads", "--concurrency", str(STREAMS)]
+        worker += ["--concurrency", str(STREAMS)]
         url, pid = stack.enter_context(gateway(environment))
         stack.enter_context(process(worker, environment))
         return asyncio.run(_measure(environment, url, pid))
