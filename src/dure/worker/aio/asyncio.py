@@ -71,10 +71,9 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         hub = get_event_loop()
         if isinstance(hub, LoopHub):
-            self._hub, self.loop, self._thread = hub, hub.aio, threading.get_ident()
+            self._hub, self.loop, self.loop_thread = hub, hub.aio, threading.get_ident()
         else:  # a broker without an event loop
-            self.loop = home.get_loop()
-            self._thread = -1
+            self.loop, self.loop_thread = home.get_loop(), home.thread_id()
         if self.processes is not None:
             self.processes.start()
 
@@ -117,7 +116,7 @@ class TaskPool(BasePool):
 
     @property
     def is_on_this_thread(self) -> bool:
-        return threading.get_ident() == self._thread
+        return self._hub is not None and threading.get_ident() == self.loop_thread
 
     @property
     def is_busy(self) -> bool:

@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pid: int | None = None
+_thread_id = 0
 _running: set[asyncio.Task[Any]] = set()
 
 
@@ -61,12 +62,20 @@ async def _tell(body: Interruptible[_T], done: Future[_T]) -> None:
 
 def get_loop() -> asyncio.AbstractEventLoop:
     """The process's loop; it runs."""
-    global _loop, _pid
+    global _loop, _pid, _thread_id
     with _lock:
         if _loop is None or _pid != os.getpid():
-            _loop, _pid = new_loop(), os.getpid()
-            threading.Thread(target=_loop.run_forever, name="dure-coroutines", daemon=True).start()
+            loop = new_loop()
+            thread = threading.Thread(target=loop.run_forever, name="dure-coroutines", daemon=True)
+            thread.start()
+            _loop, _pid, _thread_id = loop, os.getpid(), thread.ident or 0
         return _loop
+
+
+def thread_id() -> int:
+    """Of the thread that the loop runs in."""
+    get_loop()
+    return _thread_id
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

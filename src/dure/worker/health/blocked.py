@@ -57,11 +57,12 @@ class LoopWatch:
         self._coroutines = pool.coroutines.running
         self._health = health
         self._limit = limit
-        self._thread = 0
+        self._thread: int = pool.loop_thread  # known before the first answer: the first job may hold the loop up
         self._answered = threading.Event()
         self._answered_at = 0.0
 
     def start(self) -> None:
+        self._health.loop_lag = 0.0  # nobody has waited yet; a worker may consume before the first answer
         threading.Thread(target=self._run, name="dure-loop-watch", daemon=True).start()
 
     def _run(self) -> None:
@@ -79,7 +80,6 @@ class LoopWatch:
             self._health.loop_lag = round(self._answered_at - called, 4)
 
     def _answer(self) -> None:
-        self._thread = threading.get_ident()
         self._answered_at = time.monotonic()
         self._answered.set()
 
