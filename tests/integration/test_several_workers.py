@@ -35,6 +35,15 @@ class Workers:
 
     def pids(self) -> dict[str, int]:
         """Those that run, by their numbers."""
+        deadline = time.monotonic() + START_DEADLINE
+        # Between fork and exec a command line is the supervisor's, and in the midst of an exec it is empty.
+        while "" in (found := self._numbered()):
+            assert time.monotonic() < deadline, f"no number: {found}"
+            time.sleep(0.01)
+        return found
+
+    def _numbered(self) -> dict[str, int]:
+        """Under "" is one whose command line has no number."""
         found = {}
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             for pid in (task / "children").read_text().split():
