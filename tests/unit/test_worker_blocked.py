@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
+from dure.worker import log
 from dure.worker.health.blocked import LoopWatch
 from dure.worker.health.health import Health
 from dure.worker.memory import Memory
@@ -37,7 +37,12 @@ def _await_lines(logs: Sequence[Any], count: int) -> None:
         time.sleep(0.01)
 
 
-def test_a_block_that_began_before_the_loop_answered_once_is_told_with_its_stack(pool: Any) -> None:
+def test_a_block_that_began_before_the_loop_answered_once_is_told_with_its_stack(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs: list[list[str]] = []
+    monkeypatch.setattr(log, "loop_blocked", lambda job, seconds, frames: logs.append(frames))
+    monkeypatch.setattr(log, "loop_turns_again", lambda job, seconds: logs.append([]))
     began, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -46,14 +51,13 @@ def test_a_block_that_began_before_the_loop_answered_once_is_told_with_its_stack
 
     pool.loop.call_soon_threadsafe(hold)
     assert began.wait(DEADLINE)
-    with capture_logs() as logs:
-        LoopWatch(pool, Health(Memory()), LIMIT).start()
-        try:
-            _await_lines(logs, 1)
-        finally:
-            let_go.set()
-        _await_lines(logs, 2)  # that it turns again
-    stack = logs[0]["stack"].splitlines()
+    LoopWatch(pool, Health(Memory()), LIMIT).start()
+    try:
+        _await_lines(logs, 1)
+    finally:
+        let_go.set()
+    _await_lines(logs, 2)  # that it turns again
+    stack = logs[0]
     assert "test_worker_blocked.py" in stack[0]
     assert stack[0].endswith(" in hold")
 
