@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.processes import children
 
 CHECKOUT = Path(__file__).parents[2]
 _DEADLINE = 60.0
@@ -26,14 +28,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def alive(pid: int) -> bool:
-    """A zombie counts as gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 class Up:
@@ -85,15 +79,11 @@ class Up:
     def children(self) -> dict[str, int]:
         """Process ids by what they are."""
         found = {}
-        for pid in self.pids():
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            name = words[3] if words[1:3] == ["-m", "dure"] else next((w for w in words if "uvicorn" in w), words[0])
-            found[Path(name).name] = pid
+        for pid, words in children(self.process.pid).items():
+            names = words[3:4] if words[1:3] == ["-m", "dure"] else [w for w in words if "uvicorn" in w] or words
+            if names:  # in the midst of an exec there is none
+                found[Path(names[0]).name] = pid
         return found
-
-    def pids(self) -> Sequence[int]:
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
 
     def stop(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.cli_stack import Up, alive, until
+from tests import processes
+from tests.acceptance.cli_stack import Up, until
 
 TASKS = """
 import os, time
@@ -82,7 +83,7 @@ def test_both_interrupts_end_it_cleanly_and_with_its_children(home: Path) -> Non
             children = stack.children()
             assert {"serve", "worker"} <= children.keys()
             assert stack.stop(number) == 0
-            assert not any(map(alive, children.values()))
+            assert not any(map(processes.alive, children.values()))
             assert "killed" not in stack.output
 
 
@@ -104,7 +105,7 @@ def test_nothing_is_left_when_it_is_killed(home: Path) -> None:
         children = stack.children()
         stack.process.kill()
         stack.process.wait()
-        until(lambda: not any(map(alive, children.values())), lambda: str(children))
+        until(lambda: not any(map(processes.alive, children.values())), lambda: str(children))
 
 
 def test_an_application_that_cannot_be_loaded_stops_everything(home: Path) -> None:
@@ -145,8 +146,8 @@ def test_a_pool_of_processes_is_left_behind_by_no_kill(home: Path) -> None:
     with up(home, "-P", "prefork", "-c", "2") as stack:
         assert stack.dure("submit", "shop_tasks.add", "2", "3", "--wait").stdout == "5\n"
         worker = stack.children()["worker"]
-        pool = [int(pid) for pid in Path(f"/proc/{worker}/task/{worker}/children").read_text().split()]
+        pool = list(processes.children(worker))
         assert len(pool) >= 2
         stack.process.kill()
         stack.process.wait()
-        until(lambda: not any(map(alive, [worker, *pool])), lambda: str(pool))
+        until(lambda: not any(map(processes.alive, [worker, *pool])), lambda: str(pool))

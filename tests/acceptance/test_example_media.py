@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -64,14 +65,10 @@ class Media:
     def ffmpegs(self) -> list[int]:
         """Those that work on a file of this store."""
         found = []
-        for process in Path("/proc").iterdir():
-            if process.name.isdigit():
-                try:
-                    words = (process / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if words.startswith(b"ffmpeg\0") and str(self.store).encode() in words:
-                    found.append(int(process.name))
+        for process in psutil.process_iter(["cmdline"]):
+            words = process.info["cmdline"] or [""]
+            if words[0] == "ffmpeg" and any(str(self.store) in word for word in words):
+                found.append(process.pid)
         return found
 
 

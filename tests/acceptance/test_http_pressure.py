@@ -5,9 +5,9 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.acceptance.site import Site, site, until
@@ -50,8 +50,7 @@ async def _submitted(place: Site, number: int, at_once: int = 32) -> list[httpx.
 
 def _resident(place: Site) -> int:
     """Bytes of memory that the gateway has."""
-    status = Path(f"/proc/{place.processes[0].pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+    return psutil.Process(place.processes[0].pid).memory_info().rss
 
 
 def _counts(place: Site) -> dict[str, int]:

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from uuid import uuid4
@@ -19,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from dure.event import JobEvent
 from dure.job import Job, State, Unique
 from dure.ledger import Idempotency, Ledger, Request, trips
+from tests.processes import children
 from tests.services import PostgreSQL
 
 NOW = 1_800_000_000.0
@@ -168,17 +168,12 @@ def frozen(server: PostgreSQL) -> Iterator[None]:
     pids = [first]
     os.kill(first, signal.SIGSTOP)  # first: it starts no more of them
     try:
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdigit() and _parent(entry) == first:
-                    os.kill(int(entry.name), signal.SIGSTOP)
-                    pids.append(int(entry.name))
+        for pid in children(first):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                pids.append(pid)
         yield
     finally:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-
-
-def _parent(process: Path) -> int:
-    return int((process / "stat").read_text().rpartition(")")[2].split()[1])

@@ -14,7 +14,9 @@ import pytest
 
 from dure.job import State
 from tests.integration.aio_tasks import MODULE
+from tests.integration.each_broker import BROKERS, client_of
 from tests.integration.worker_harness import CHECKOUT, DEADLINE, Client, app_name
+from tests.processes import alive, children
 
 START_DEADLINE = 4 * DEADLINE  # several interpreters begin at once
 COMMAND = [sys.executable, "-m", "dure", "worker", "-A", app_name(), "-I", MODULE, "-l", "INFO", "--without-mingle"]
@@ -45,10 +47,8 @@ class Workers:
     def _numbered(self) -> dict[str, int]:
         """Under "" is one whose command line has no number."""
         found = {}
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            for pid in (task / "children").read_text().split():
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-                found[words[words.index("--process") + 1] if "--process" in words else ""] = int(pid)
+        for pid, words in children(self.process.pid).items():
+            found[words[words.index("--process") + 1] if "--process" in words else ""] = pid
         return found
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -56,12 +56,7 @@ class Workers:
         return self.process.wait(DEADLINE)
 
 
-@pytest.fixture(params=["rabbitmq", "embedded"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    url = f"dure://{tmp_path}/broker.db" if request.param == "embedded" else request.getfixturevalue("rabbitmq_url")
-    client = Client(url)
-    yield client
-    client.close()
+client = pytest.fixture(params=BROKERS)(client_of)
 
 
 @contextlib.contextmanager
@@ -106,7 +101,7 @@ def test_each_has_a_name_of_its_own_and_all_end_with_the_supervisor(client: Clie
         assert {client.end(job).worker for job in jobs} == {f"celery@{host}-1", f"celery@{host}-2"}
         pids = running.pids()
         assert running.stop() == 0
-        assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
+        assert not any(map(alive, pids.values()))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +150,7 @@ def test_a_second_signal_kills_and_the_jobs_go_back(client: Client, tmp_path: Pa
         client.until(lambda: "once more to kill" in running.text, "its word")
         pids = running.pids()
         assert running.stop() == 0
-        assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
+        assert not any(map(alive, pids.values()))
     client.until(lambda: client.depth("celery") == 1, "the message")
 
 
@@ -173,7 +168,7 @@ def test_workers_leave_with_a_supervisor_that_is_killed(client: Client, tmp_path
         pids = running.pids()
         running.process.kill()
         running.process.wait()
-        client.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), "their end")
+        client.until(lambda: not any(map(alive, pids.values())), "their end")
 
 
 def test_each_begins_anew_in_its_own_process(client: Client, tmp_path: Path) -> None:

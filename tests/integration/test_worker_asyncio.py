@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,14 @@ from celery.result import AsyncResult
 
 from dure.job import Reason, State
 from tests.integration.aio_tasks import MODULE
+from tests.integration.each_broker import BROKERS, client_of
 from tests.integration.worker_harness import DEADLINE, Client, Worker, app_name, worker
 from tests.services import RabbitMQ, Redis
 
 Start = Callable[..., AbstractContextManager[Worker]]
 
 
-@pytest.fixture(params=["rabbitmq", "embedded"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    url = f"dure://{tmp_path}/broker.db" if request.param == "embedded" else request.getfixturevalue("rabbitmq_url")
-    client = Client(url)
-    yield client
-    client.close()
+client = pytest.fixture(params=BROKERS)(client_of)
 
 
 @pytest.fixture

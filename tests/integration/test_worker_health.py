@@ -13,6 +13,7 @@ from amqp.exceptions import NotFound
 from dure import probe
 from dure.job import State
 from tests.integration import aio_tasks, health_tasks
+from tests.integration.each_broker import BROKERS, client_of
 from tests.integration.worker_harness import DEADLINE, Client, worker
 from tests.services import RabbitMQ
 from tests.services.relay import Relay
@@ -22,12 +23,7 @@ TASKS = ("-I", f"{aio_tasks.MODULE},{health_tasks.MODULE}")
 POOLS = pytest.mark.parametrize("pool", ["asyncio", "threads"])
 
 
-@pytest.fixture(params=["rabbitmq", "embedded"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    url = f"dure://{tmp_path}/broker.db" if request.param == "embedded" else request.getfixturevalue("rabbitmq_url")
-    client = Client(url)
-    yield client
-    client.close()
+client = pytest.fixture(params=BROKERS)(client_of)
 
 
 @pytest.fixture

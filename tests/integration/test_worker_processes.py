@@ -3,8 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,18 +12,15 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from dure.job import Reason, State
+from tests.integration.each_broker import BROKERS, client_of
 from tests.integration.process_tasks import MODULE
 from tests.integration.worker_harness import DEADLINE, Client, Worker, worker
+from tests.processes import alive, children
 
 Start = Callable[..., AbstractContextManager[Worker]]
 
 
-@pytest.fixture(params=["rabbitmq", "embedded"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    url = f"dure://{tmp_path}/broker.db" if request.param == "embedded" else request.getfixturevalue("rabbitmq_url")
-    client = Client(url)
-    yield client
-    client.close()
+client = pytest.fixture(params=BROKERS)(client_of)
 
 
 @pytest.fixture
@@ -56,13 +53,6 @@ def spins(client: Client, tmp_path: Path) -> Spins:
     return Spins(client, tmp_path)
 
 
-def is_alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc/self").exists() else True
-    return False
-
-
 def test_tasks_run_where_they_say(client: Client, start: Start) -> None:
     with start(TEST_PROCESS_TASKS="named_*") as running:
         where = {
@@ -78,7 +68,7 @@ def test_a_worker_without_such_tasks_has_no_processes(client: Client, tmp_path: 
     with worker(client, tmp_path, "-P", "asyncio", "-I", "tests.integration.aio_tasks") as running:
         assert client.end(client.submit("aio_add", 1)).result == 3
         assert client.end(client.submit("where_sync")).result is False
-        assert Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text() == ""
+        assert not children(running.process.pid)
 
 
 def test_coroutines_and_threads_go_on_while_a_process_computes(client: Client, start: Start, spins: Spins) -> None:
@@ -226,7 +216,7 @@ def test_a_cold_shutdown_gives_their_messages_back(client: Client, start: Start,
         running.process.send_signal(signal.SIGQUIT)
         running.process.wait(DEADLINE)
         pid = spins.pids("cut")[0]
-        client.until(lambda: not is_alive(pid), "its end")
+        client.until(lambda: not alive(pid), "its end")
     client.until(lambda: client.depth("celery") == 1, "its message")
     assert not [e for e in client.events(job) if e.state.final]
 
@@ -236,7 +226,7 @@ def test_a_killed_worker_leaves_no_process(client: Client, start: Start, spins: 
         spins.begin("orphan")
         running.kill()
         pid = spins.pids("orphan")[0]
-        client.until(lambda: not is_alive(pid), "its end")
+        client.until(lambda: not alive(pid), "its end")
 
 
 def test_the_lane_is_seen_by_inspect(client: Client, start: Start, spins: Spins) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -10,18 +10,14 @@ import pytest
 
 from dure.job import State
 from tests.integration.aio_tasks import MODULE
+from tests.integration.each_broker import BROKERS, client_of
 from tests.integration.worker_harness import Client, Worker, worker
 from tests.services import RabbitMQ
 
 Start = Callable[..., AbstractContextManager[Worker]]
 
 
-@pytest.fixture(params=["rabbitmq", "embedded"])
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
-    url = f"dure://{tmp_path}/broker.db" if request.param == "embedded" else request.getfixturevalue("rabbitmq_url")
-    client = Client(url)
-    yield client
-    client.close()
+client = pytest.fixture(params=BROKERS)(client_of)
 
 
 @pytest.fixture
