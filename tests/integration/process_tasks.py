@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.integration.worker_harness import add, app, app_name
 MODULE = f"{OTHERS},tests.integration.process_tasks"
 
 app.conf.dure_processes = int(os.environ.get("TEST_PROCESSES", "2"))
+if threads := os.environ.get("TEST_THREADS"):
+    app.conf.dure_threads = int(threads)
 if names := os.environ.get("TEST_PROCESS_TASKS"):
     app.conf.dure_process_tasks = [f"{app_name()}.{name}" for name in names.split()]
 
@@ -57,6 +60,21 @@ def cpu_spin(folder: str, name: str = "spin") -> str:
     while not end.exists():
         sum(range(10_000))
     return "spun"
+
+
+@task()
+def thread_spin(folder: str, name: str) -> None:
+    """As `cpu_spin`, without work."""
+    (Path(folder) / name).touch()
+    while not (Path(folder) / f"{name}.end").exists():
+        time.sleep(0.01)
+
+
+@task()
+async def aio_spin(folder: str, name: str) -> None:
+    (Path(folder) / name).touch()
+    while not (Path(folder) / f"{name}.end").exists():
+        await asyncio.sleep(0.01)
 
 
 @task(dure=IN_PROCESS, soft_time_limit=0.5)

@@ -147,19 +147,6 @@ def test_revoking_cancels_a_coroutine_that_runs(client: Client, start: Start, tm
     assert client.depth("celery") == 0
 
 
-def test_a_revoked_job_that_waits_for_a_slot_does_not_run(client: Client, start: Start, tmp_path: Path) -> None:
-    with start("-c", "1", "--prefetch-multiplier", "4"):
-        first = client.submit("aio_nap", 2.0)
-        client.event(first, State.STARTED)
-        second = client.submit("aio_tidy", str(tmp_path / "end"), 0.0)
-        client.event(second, State.QUEUED)
-        client.control("revoke", task_id=second, terminate=True)
-        assert client.end(second).state is State.REVOKED
-        assert client.end(first).state is State.SUCCESS
-        assert client.end(client.submit("aio_add", 1)).result == 3
-    assert not (tmp_path / "end").exists()
-
-
 def test_a_coroutine_waits_for_its_eta_and_does_not_run_after_it_expired(client: Client, start: Start) -> None:
     with start():
         due = time.time() + 1.5

@@ -219,6 +219,9 @@ class TaskPool(BasePool):
     def _on_broken(self) -> None:
         """No process starts any more: the worker ends, and what they had goes back."""
         worker_state.should_stop = EX_FAILURE  # type: ignore[assignment]
+        self.loop.call_soon_threadsafe(self._give_back_remote)
+
+    def _give_back_remote(self) -> None:
         for attempt in [*self.remote.waiting, *self.remote.running]:
             attempt.is_over = True
             attempt.free()
@@ -278,10 +281,10 @@ class TaskPool(BasePool):
 
 def _attempt(attempt: Attempt) -> None:
     """Run it, in a thread or in a greenlet of the loop's thread; Celery's `apply_target`, with an end of ours."""
-    if attempt.is_over:
-        return
-    attempt.is_started = True
     try:
+        if attempt.is_over or attempt.is_revoked():
+            return
+        attempt.is_started = True
         if attempt.on_accepted is not None:
             attempt.on_accepted(os.getpid(), monotonic())
         if attempt.is_over:  # it was terminated before it began

@@ -5,7 +5,7 @@
        │           ├─ hard time limit ──▶ over: told as failed, the slot is free; then cancelled, and if that is not
        │           │                      heeded, left alone
        │           └─ stopped ──────────▶ over: whoever stopped it has told why; then cancelled
-       └─ withdrawn ─▶ over
+       └─ revoked, expired or terminated ─▶ over
 
 What a coroutine does after its attempt is over is told to nobody.
 """
@@ -44,6 +44,7 @@ class Attempt:
     on_error: Callback | None = None  # of what a process could not end
     soft_limit: float | None = None
     hard_limit: float | None = None
+    is_revoked: Callable[[], bool] = lambda: False  # or expired; asked when it begins, long after it came perhaps
     stoppable: bool = True
     is_remote: bool = False  # runs in a process
     is_started: bool = False

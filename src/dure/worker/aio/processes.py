@@ -134,11 +134,11 @@ class Processes:
                 _logger.exception("Error in the pool of processes")
 
     def _submit(self, attempt: Attempt) -> None:
-        if attempt.is_over:  # it was terminated before it began
-            attempt.free()
-            return
         call: Any = attempt.call
         try:
+            if attempt.is_over or attempt.is_revoked():
+                attempt.free()
+                return
             attempt.remote = self._prefork.apply_async(
                 call.func,
                 call.args,

@@ -113,6 +113,7 @@ def _execute(self: Stoppable, pool: Any, **_: Any) -> Attempt:
             self.on_failure,
             soft or self.task.soft_time_limit,
             hard or self.task.time_limit,
+            self.revoked,
         )
     )
     self._apply_result = ref(attempt)
