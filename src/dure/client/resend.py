@@ -41,8 +41,8 @@ async def resend_many(
     if limit < 1:
         raise InvalidSubmission([FieldError(("limit",), "must be 1 job or more")])
     read_options(edits.options, time.time())  # a wrong option is the request's fault, not that of each job
-    matched = await dure.ledger.count_jobs(wanted)
     found = await dure.ledger.oldest_jobs(wanted, limit=min(limit, _SHOWN) if dry_run else limit)
+    matched = max(len(found), await dure.ledger.count_jobs(wanted))  # some may have been taken in between
     if dry_run:
         return Resent(matched=matched, jobs=tuple(found), dry_run=True)
     drafts: list[Draft] = []
