@@ -31,6 +31,10 @@ class Dispatcher(EventDispatcher):
         super().__init__(connection, hostname, **options)
         self.relayed = connection is not None and options.get("channel") is None and self.enabled
 
+    @property
+    def tells_of_tasks(self) -> bool:
+        return not self.groups or "task" in self.groups
+
     def send(self, type: str, **options: Any) -> None:  # type: ignore[override]
         if not self.relayed:
             super().send(type, **options)

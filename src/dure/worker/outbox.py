@@ -26,7 +26,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -71,6 +71,10 @@ class Outbox:
         """Call back once everything that was put before has been confirmed; from the outbox's thread."""
         self._append(callback)
 
+    def settle(self, callback: Callback) -> None:
+        """As `then`, for what waits for nothing: from whatever thread is best."""
+        self.then(callback)
+
     def drain(self, timeout: float) -> bool:
         """Wait until nothing is left; false if the time was not enough."""
         if self._pid != os.getpid():
@@ -109,11 +113,14 @@ class Outbox:
                 events, callbacks = self._take()
             for message in _messages(events):
                 self._publish(message)
-            for callback in callbacks:
-                try:
-                    callback()
-                except Exception as exc:
-                    log.acknowledgement_failed(exc)
+            self._call(callbacks)
+
+    def _call(self, callbacks: Iterable[Callback]) -> None:
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception as exc:
+                log.acknowledgement_failed(exc)
 
     def _take(self) -> tuple[list[Event], list[Callback]]:
         events: list[Event] = []

@@ -13,8 +13,7 @@ began with (see `memory`). What is rejected for good goes to the dead-letter que
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, ClassVar
 
@@ -92,7 +91,7 @@ class Request(CeleryRequest):
     @property
     def membership(self) -> dict[str, str]:
         """The group of plain Celery code that the job is of, as its events tell it."""
-        group = self.group
+        group = self._request_dict.get("group")  # `self.group` is cached behind a lock, for three looks
         return {"group_id": group} if isinstance(group, str) else {}
 
     def on_accepted(self, pid: Any, time_accepted: float) -> Any:
@@ -100,13 +99,13 @@ class Request(CeleryRequest):
         return super().on_accepted(pid, time_accepted)
 
     def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
-        with self._hold():
+        with _Hold(self):
             return super().on_success(failed__retval__runtime, **kwargs)
 
     def on_failure(self, exc_info: ExceptionInfo, *args: Any, **kwargs: Any) -> Any:
         self._failure = getattr(exc_info, "dure", None) or _failure_of(exc_info)
         self._told = getattr(exc_info, "told", None)
-        with self._hold():
+        with _Hold(self):
             if isinstance(_raised(exc_info), TaskCancelled):
                 return self._announce_revoked("terminated", True, None, False)
             if _is_ignored(exc_info):
@@ -116,7 +115,7 @@ class Request(CeleryRequest):
     def on_timeout(self, soft: bool, timeout: float) -> Any:
         if not soft:
             self._failure = failure(TimeLimitExceeded(timeout))
-        with self._hold():
+        with _Hold(self):
             return super().on_timeout(soft, timeout)
 
     def terminate(self, pool: Any, signal: Any = None) -> Any:
@@ -149,7 +148,7 @@ class Request(CeleryRequest):
         eventer = self._eventer
         if not isinstance(eventer, Dispatcher) or not eventer.relayed:
             super().send_event(type, **fields)
-        elif self.task.send_events:
+        elif self.task.send_events and eventer.tells_of_tasks:
             eventer.post(type, uuid=self.id, **self._ours(type, fields) | fields)
             if type in _NO_SUCCESS:
                 self._tell_of_followers(eventer, type, fields)
@@ -224,21 +223,27 @@ class Request(CeleryRequest):
             return
         eventer = self._eventer
         if self.task.acks_late and isinstance(eventer, Dispatcher) and eventer.relayed:
-            eventer.outbox.then(settle)
+            eventer.outbox.settle(settle)
         else:
             settle()
 
-    @contextmanager
-    def _hold(self) -> Iterator[None]:
-        if self._holding:
-            yield
-            return
-        self._holding = True
-        try:
-            yield
-        finally:
-            self._holding = False
-            self._release()
+
+class _Hold:
+    """While an end is told; the outermost lets the acknowledgement go. Once an attempt, so not by contextlib."""
+
+    __slots__ = ("_is_outermost", "_request")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._is_outermost = not self._request._holding
+        self._request._holding = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_outermost:
+            self._request._holding = False
+            self._request._release()
 
 
 def bound(memory: Memory, dead_letters: DeadLetters) -> type[Request]:
@@ -277,7 +282,7 @@ def _is_ignored(exc_info: ExceptionInfo) -> bool:
 def _holding(handler: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(handler)
     def held(self: Request, outcome: Any, *args: Any, **kwargs: Any) -> Any:
-        with self._hold():
+        with _Hold(self):
             # A pool of threads calls this too when a task leaves the interpreter, with what Celery can't unpack.
             if isinstance(outcome, ExceptionInfo):
                 return self.on_failure(outcome)

@@ -1,18 +1,26 @@
-"""The outbox, which takes what the loop's thread puts into it once a turn instead of one by one.
+"""The outbox, which takes what the loop's thread puts into it once a turn, and gives its acknowledgements back at once.
 
 Waking another thread for each event costs more than the event. Whatever another thread puts takes along what was put
-here before: a job is received on the loop and begins in a thread.
+here before: a job is received on the loop and begins in a thread. Acknowledgements are settled on the loop, all of a
+batch together; one that is behind nothing never leaves it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from dure.worker import log
 from dure.worker.aio.hub import LoopHub
-from dure.worker.outbox import _BOUND, Outbox
+from dure.worker.outbox import _BOUND, Callback, Outbox
+
+
+class _Settlement(partial[object]):
+    """A callback for the loop's thread."""
 
 
 class GatheringOutbox(Outbox):
@@ -20,39 +28,55 @@ class GatheringOutbox(Outbox):
 
     _hub: LoopHub
     _loop_thread: int
-    _gathered: list[Any]
+    _gathered: deque[Any]
+    _confirmed: deque[Callback]
+    _is_coming: bool
 
     @classmethod
     def of(cls, outbox: Outbox, hub: LoopHub) -> None:
         outbox.__class__ = cls
         assert isinstance(outbox, cls)  # noqa: S101  for mypy
-        outbox._hub, outbox._loop_thread, outbox._gathered = hub, threading.get_ident(), []
+        outbox._hub, outbox._loop_thread = hub, threading.get_ident()
+        outbox._gathered, outbox._confirmed, outbox._is_coming = deque(), deque(), False
+
+    def settle(self, callback: Callback) -> None:
+        if self._is_here() and not (self._gathered or self._waiting or self._busy):
+            self._call([callback])
+        else:
+            self._append(_Settlement(callback))
 
     def drain(self, timeout: float) -> bool:
-        if threading.get_ident() == self._loop_thread:
+        is_here = self._is_here()
+        if is_here:
             self._pass_on()
-        return super().drain(timeout)
+        is_empty = super().drain(timeout)
+        if is_here:
+            self._settle_confirmed()  # the loop may not turn again
+        return is_empty
+
+    def _is_here(self) -> bool:
+        return threading.get_ident() == self._loop_thread and self._pid == os.getpid()
 
     def _append(self, item: Any) -> None:
         if self._pid != os.getpid():  # a forked child has no loop
             self.__class__ = Outbox  # type: ignore[assignment]
             self._append(item)
             return
-        if threading.get_ident() != self._loop_thread or not self._hub.aio.is_running():
+        if not (self._is_here() and self._hub.aio.is_running()):
             self._put([item])
             return
-        with self._changed:
-            self._gathered.append(item)
-            is_first = len(self._gathered) == 1
-        if is_first:
+        self._gathered.append(item)  # without the lock: to wait for it here, and for the interpreter's, takes longest
+        if not self._is_coming:
+            self._is_coming = True
             self._hub.aio.call_soon(self._pass_on)
 
     def _pass_on(self) -> None:
+        self._is_coming = False
         self._put([])
 
-    def _put(self, items: list[Any]) -> None:
+    def _put(self, more: list[Any]) -> None:
         with self._changed:
-            items, self._gathered = self._gathered + items, []
+            items = [self._gathered.popleft() for _ in range(len(self._gathered))] + more
             if not items:
                 return
             if len(self._waiting) >= _BOUND:
@@ -63,3 +87,15 @@ class GatheringOutbox(Outbox):
                 self._thread = threading.Thread(target=self._run, name="dure-outbox", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
+
+    def _call(self, callbacks: Iterable[Callback]) -> None:
+        others: list[Callback] = []
+        for callback in callbacks:
+            (self._confirmed if isinstance(callback, _Settlement) else others).append(callback)
+        super()._call(others)
+        if self._confirmed:
+            self._hub.soon(self._settle_confirmed)
+
+    def _settle_confirmed(self) -> None:
+        while self._confirmed:
+            super()._call([self._confirmed.popleft()])

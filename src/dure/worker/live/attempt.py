@@ -51,13 +51,13 @@ class Eager:
 
 class Attempt:
     __slots__ = (
+        "_head",
         "accepted",
         "closed",
         "confirmed",
         "dropped",
-        "head",
+        "is_first",
         "job_id",
-        "keys",
         "late",
         "lines",
         "lines_limit",
@@ -65,8 +65,11 @@ class Attempt:
         "numbered",
         "pending",
         "progress_at",
+        "root_id",
         "run",
         "sink",
+        "task",
+        "worker",
     )
 
     outer: Here = None
@@ -85,8 +88,11 @@ class Attempt:
         self.sink = sink
         self.job_id = job_id
         self.run = time.time_ns() // 1000
-        self.head = item_head(job_id, self.run, task=task, root_id=root_id, worker=worker, is_first=is_first)
-        self.keys = watch_keys(job_id, task, root_id)
+        self.task = task
+        self.root_id = root_id
+        self.worker = worker
+        self.is_first = is_first
+        self._head: bytes | None = None
         self.lines = 0
         self.lines_limit = lines
         self.progress_at = -math.inf
@@ -99,6 +105,24 @@ class Attempt:
         self.numbered = 0
         self.confirmed = 0
         self.dropped = 0
+
+    @property
+    def head(self) -> bytes:
+        """Made when it is needed: most attempts tell nothing."""
+        if self._head is None:
+            self._head = item_head(
+                self.job_id,
+                self.run,
+                task=self.task,
+                root_id=self.root_id,
+                worker=self.worker,
+                is_first=self.is_first,
+            )
+        return self._head
+
+    @property
+    def keys(self) -> list[str]:
+        return watch_keys(self.job_id, self.task, self.root_id)
 
     @property
     def is_confirmed(self) -> bool:

@@ -96,13 +96,22 @@ def _begin(task: Any = None, **_: Any) -> None:
 
 def _begun(task: Any) -> Here:
     request = task.request
-    told = {"task": task.name, "root_id": request.root_id, "worker": request.hostname}
+    job_id, root_id, worker = request.id, request.root_id, request.hostname
     try:
-        f"{request.id}{told}".encode()
+        f"{job_id}{task.name}{root_id}{worker}".encode()
     except UnicodeEncodeError:  # nobody could read what it tells
         return Eager(None)
     emitter = _process.emitter_of(task.app)
-    return Attempt(emitter, request.id, lines=_process.lines, is_first=_is_first(request), **told)
+    is_first = _is_first(request)
+    return Attempt(
+        emitter,
+        job_id,
+        task=task.name,
+        root_id=root_id,
+        worker=worker,
+        lines=_process.lines,
+        is_first=is_first,
+    )
 
 
 def _is_first(request: Any) -> bool:
