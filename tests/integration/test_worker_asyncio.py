@@ -190,10 +190,11 @@ def test_a_coroutine_that_is_acknowledged_early_is_not_run_again(client: Client,
     assert len([e for e in client.events(job) if e.state is State.STARTED]) == 1
 
 
-def test_results_are_stored_before_the_event_comes(client: Client, start: Start, redis_url: str) -> None:
+@pytest.mark.parametrize("kind", ["aio_", ""])
+def test_results_are_stored_before_the_event_comes(client: Client, start: Start, redis_url: str, kind: str) -> None:
     with start("-c", "100", TEST_RESULTS=redis_url):
-        jobs = [client.submit("aio_add", n) for n in range(100)]
-        broken = client.submit("aio_fail", "no")
+        jobs = [client.submit(f"{kind}add", n) for n in range(100)]
+        broken = client.submit(f"{kind}fail", "no")
         reader = Celery(backend=redis_url)
         for n, job in enumerate(jobs):
             client.end(job)
@@ -202,13 +203,16 @@ def test_results_are_stored_before_the_event_comes(client: Client, start: Start,
         assert AsyncResult(broken, app=reader).state == "FAILURE"
 
 
-def test_a_result_backend_that_goes_away_is_waited_for(rabbitmq_url: str, redis: Redis, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["aio_", ""])
+def test_a_result_backend_that_goes_away_is_waited_for(
+    rabbitmq_url: str, redis: Redis, tmp_path: Path, kind: str
+) -> None:
     client = Client(rabbitmq_url)
     backend = Redis().start()
     with worker(client, tmp_path, "-P", "asyncio", "-I", MODULE, TEST_RESULTS=backend.url):
         assert client.end(client.submit("aio_add", 1)).result == 3
         backend.kill()
-        jobs = [client.submit("aio_add", n) for n in range(10)]
+        jobs = [client.submit(f"{kind}add", n) for n in range(4)]
         for job in jobs:
             client.event(job, State.STARTED)
         backend.start()

@@ -21,7 +21,7 @@ from celery.worker import state as worker_state
 from kombu.asynchronous import get_event_loop
 
 from dure.worker import log, task_options
-from dure.worker.aio import bodies, bridge, home, names
+from dure.worker.aio import bodies, bridge, home, names, together
 from dure.worker.aio.attempt import Attempt, Over
 from dure.worker.aio.hub import LoopHub
 from dure.worker.aio.install import on_worker_init
@@ -54,7 +54,7 @@ class TaskPool(BasePool):
         super().__init__(*args, **kwargs)
         self.coroutines = Lane(self.limit, self._start_coroutine)
         self.threads = Lane(self._threads_for(self.limit), self._start_thread)
-        self._executor = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="dure-task")
+        self._executor = ThreadPoolExecutor(_MOST_THREADS, "dure-task", initializer=together.join)
         self._soft_limit: float | None = self.options.get("soft_timeout")
         self._hard_limit: float | None = self.options.get("timeout")
         task_options.check(self.app)

@@ -1,14 +1,14 @@
 """The application's result backend, whose calls do not hold the loop up.
 
-The backend is the application's own, made by Celery; only its class becomes one derived from its class. In a
-coroutine's attempt:
+The backend is the application's own, made by Celery; only its class becomes one derived from its class. In an attempt
+of the pool:
 
     Redis and the embedded backend   results are written in batches, each batch in one atomic round trip; a stored
                                      SUCCESS is never overwritten
-    other backends                   each result is stored in a thread
+    other backends                   each result is stored in a thread: of a sync task in its own
     chords, errbacks, look-ups       in a thread
 
-Everywhere else (sync tasks in threads, the application's own calls) the backend does what it always does.
+Everywhere else (tasks in processes, the application's own calls) the backend does what it always does.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from celery.backends.base import DisabledBackend
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str, ensure_bytes
 
-from dure.worker.aio import bridge
+from dure.worker.aio import bridge, together
 from dure.worker.aio.meta import Meta
 from dure.worker.aio.redis_results import store_in_redis
+from dure.worker.aio.together import Together
 from dure.worker.aio.writer import Writer
 from dure.worker.backend import Backend as EmbeddedBackend
 
@@ -59,6 +60,7 @@ class Batched(Aside, Meta):
     get_key_for_task: Any
     store_batch: Any
     _ensure_retryable: Any
+    together: Together[Item]  # with the application's other backends; Celery makes one for each thread
     _writer: Writer[Item] | None = None
 
     def store_result(self, *args: Any, **kwargs: Any) -> Any:
@@ -67,14 +69,18 @@ class Batched(Aside, Meta):
     def _store_result(
         self, task_id: Any, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        if not bridge.may_wait():
+        in_thread = together.is_joined()
+        if not (in_thread or bridge.may_wait()):
             stock = super()._store_result  # type: ignore[misc]
             return stock(task_id, result, state, traceback=traceback, request=request, **kwargs)
         meta = self._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = bytes_to_str(task_id)
+        item = Item(self.get_key_for_task(task_id), ensure_bytes(self.encode(meta)), state)
+        if in_thread:
+            self.together.put(item, self._store_patiently)
+            return result
         if self._writer is None:
             self._writer = Writer(self._store_patiently)
-        item = Item(self.get_key_for_task(task_id), ensure_bytes(self.encode(meta)), state)
         bridge.wait(self._writer.put(item))
         return result
 
@@ -111,14 +117,16 @@ def install(app: Celery) -> None:
     """From here on the application's backend, in each thread, is one of these."""
     make: Any = app._get_backend  # type: ignore[attr-defined]
     anyapp: Any = app
-    anyapp._get_backend = lambda: _converted(make())
+    shared: Together[Item] = Together()
+    anyapp._get_backend = lambda: _converted(make(), shared)
     if anyapp._backend is not None:
-        _converted(anyapp._backend)
+        _converted(anyapp._backend, shared)
 
 
-def _converted(backend: Any) -> Any:
+def _converted(backend: Any, shared: Together[Item]) -> Any:
     if not isinstance(backend, (Aside, DisabledBackend)):
         backend.__class__ = _class_from(type(backend))
+        backend.together = shared
     return backend
 
 
