@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.processes import children
+from tests.services.service import free_port
 
 CHECKOUT = Path(__file__).parents[2]
 _DEADLINE = 60.0
@@ -22,12 +22,6 @@ def until(holds: Callable[[], bool], what: Callable[[], str] = lambda: "", deadl
     while not holds():
         assert time.monotonic() < end, f"not within {deadline:g} s; {what()}"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Up:

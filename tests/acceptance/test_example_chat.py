@@ -12,9 +12,10 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, WebSocket, expect
 
-from tests.acceptance.cli_stack import Up, free_port, until
+from tests.acceptance.cli_stack import Up, until
 from tests.services.chromium import chromium
 from tests.services.modes import servers_of
+from tests.services.service import free_port
 
 DEADLINE = 60
 KEY = "k-of-the-chat-server-0001"

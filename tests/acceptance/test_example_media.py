@@ -15,9 +15,9 @@ import psutil
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.acceptance.cli_stack import Up, free_port, until
+from tests.acceptance.cli_stack import Up, until
 from tests.services.chromium import chromium, need
-from tests.services.service import find
+from tests.services.service import find, free_port
 
 DEADLINE = 60
 LARGEST = 20_000_000

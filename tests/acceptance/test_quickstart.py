@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance.cli_stack import Up, free_port, until
+from tests.acceptance.cli_stack import Up, until
+from tests.services.service import free_port
 
 APP = "examples.quickstart.tasks:app"
 SHORT = {"QUICKSTART_ADD_SECONDS": "0.3", "QUICKSTART_MULTI_SECONDS": "0.1", "QUICKSTART_SUM_SECONDS": "0.1"}

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.acceptance.cli_stack import free_port
 from tests.docs.documents import CHECKOUT, Block, document
+from tests.services.service import free_port
 
 DEADLINE = 30.0
 PAGES = ("README.md", "docs/http.md", "docs/workflows.md")  # the tasks of each are in one file
