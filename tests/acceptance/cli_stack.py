@@ -37,7 +37,7 @@ class Up:
 
     @property
     def output(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text(errors="replace")  # a line that is being written may end within a character
 
     def start(self) -> None:
         with self._log.open("w") as log:

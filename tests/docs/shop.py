@@ -84,7 +84,7 @@ class Shop:
                 ["bash", "-c", f"exec {line}"], cwd=self.folder, env=self.environment, stdout=output, stderr=output
             )
         try:
-            yield log.read_text
+            yield lambda: log.read_text(errors="replace")  # what is being written may end within a character
         finally:
             process.terminate()
             process.wait(DEADLINE)
