@@ -37,9 +37,9 @@ def listening_url(gateway: subprocess.Popen[str]) -> str:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_gateway_tells_its_real_port_and_ends_cleanly(gateway: subprocess.Popen[str], number: int) -> None:
     url = listening_url(gateway)
-    until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+    until(lambda: httpx.get(f"{url}/readyz", timeout=30).status_code == 200)
     gateway.send_signal(number)
-    assert gateway.wait(20) == 0
+    assert gateway.wait(60) == 0
 
 
 def test_the_gateway_tells_of_a_ledger_that_is_away(place: Up) -> None:

@@ -15,7 +15,7 @@ import pytest
 from dure.settings import Settings, load
 from tests.docs.answers import http_differences, json_differences, text_differences
 from tests.docs.documents import CHECKOUT, PATHS, Block, Document, document
-from tests.docs.shop import Shop, named, until
+from tests.docs.shop import DEADLINE, Shop, named, until
 
 ANSWERS = {"json": json_differences, "http": http_differences}
 
@@ -136,11 +136,13 @@ def test_the_workflows_page_runs(shop: Shop) -> None:
 
 def test_every_route_that_takes_no_body_answers_as_the_table_says(shop: Shop) -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/api/v1/tasks", "/api/v1/jobs"):
-        assert httpx.get(shop.url + path).status_code == 200, path
+        assert httpx.get(shop.url + path, timeout=DEADLINE).status_code == 200, path
 
 
 def test_every_metric_is_listed_and_no_other(shop: Shop) -> None:
-    told = set(re.findall(r"^# TYPE (dure_\w+) ", httpx.get(f"{shop.url}/metrics").text, re.MULTILINE))
+    told = set(
+        re.findall(r"^# TYPE (dure_\w+) ", httpx.get(f"{shop.url}/metrics", timeout=DEADLINE).text, re.MULTILINE)
+    )
     listed = set(re.findall(r"^\| `(dure_\w+)` \| (?:gauge|counter)", document("docs/http.md").text, re.MULTILINE))
     assert listed == {name for name in told if not name.endswith("_created")}
 

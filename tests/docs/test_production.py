@@ -7,7 +7,7 @@ import httpx
 
 from dure.url import scheme
 from tests.docs.documents import Block, document
-from tests.docs.shop import Shop, until
+from tests.docs.shop import DEADLINE, Shop, until
 
 STAYS = ("dure serve", "dure worker")
 
@@ -31,17 +31,15 @@ def test_the_production_lines_run_as_they_stand(tmp_path: Path, rabbitmq_url: st
     serve, worker = (next(line for line in block.lines if line.startswith(start)) for start in STAYS)
     (check,) = [line for line in block.lines if line.startswith("dure check")]
     with (
-        httpx.Client(base_url=shop.url, headers={"Authorization": f"Bearer {key}"}) as client,
+        httpx.Client(base_url=shop.url, headers={"Authorization": f"Bearer {key}"}, timeout=DEADLINE) as client,
         shop.started(serve) as gateway_log,
     ):
         until(lambda: _answers(client, "/readyz"), gateway_log)
         with shop.started(worker) as worker_log:
             until(lambda: _answers(client, "/api/v1/tasks/tasks.add"), worker_log)
-            answer = client.post(
-                "/api/v1/tasks/tasks.add", json={"x": 2, "y": 3}, headers={"Prefer": "wait=20"}, timeout=30
-            )
+            answer = client.post("/api/v1/tasks/tasks.add", json={"x": 2, "y": 3}, headers={"Prefer": "wait=20"})
             assert (answer.status_code, answer.json()["result"]) == (200, 5)
-            assert httpx.get(f"{shop.url}/api/v1/jobs").status_code == 401
+            assert httpx.get(f"{shop.url}/api/v1/jobs", timeout=DEADLINE).status_code == 401
             (told,) = shop.run([Block(block.place, "sh", check, None)])
             assert "no problems" in told
 
