@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -91,12 +92,17 @@ class Place:
 
     @staticmethod
     async def _ended(process: ForkServerProcess) -> int | None:
-        """Its code; None for one that did not end in time."""
-        await asyncio.to_thread(process.join, PATIENCE)
+        """Its code; None for one that did not end in time.
+
+        The code can be read once, and whoever starts a process reads that of each that has ended: so a thread waits
+        only, and all reading is done here.
+        """
+        await asyncio.to_thread(wait, [process.sentinel], PATIENCE)
         code = process.exitcode
         if code is None:
             process.kill()
-            await asyncio.to_thread(process.join)
+            await asyncio.to_thread(wait, [process.sentinel])
+            process.join()
         process.close()
         return code
 
