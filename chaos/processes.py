@@ -39,7 +39,8 @@ class Process:
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        process = self._process  # looked at once: `kill` forgets it in another thread
+        return process is not None and process.poll() is None
 
     @property
     def wanted(self) -> bool:
