@@ -1,7 +1,9 @@
 """The quickstart as `make up` runs it, with short tasks: every route, as a user would call it."""
 
+import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -10,21 +12,65 @@ import pytest
 from tests.acceptance.cli_stack import Up, until
 from tests.services.service import free_port
 
-APP = "examples.quickstart.tasks:app"
+# The application as it is; but while the file `gate` is there, none of its tasks comes to its end.
+GATED = """
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from examples.quickstart import tasks
+
+GATE = Path(__file__).with_name("gate")
+
+def sleep(seconds):
+    time.sleep(seconds)
+    while GATE.exists():
+        time.sleep(0.01)
+
+tasks.time = SimpleNamespace(sleep=sleep)
+app = tasks.app
+"""
 SHORT = {"QUICKSTART_ADD_SECONDS": "0.3", "QUICKSTART_MULTI_SECONDS": "0.1", "QUICKSTART_SUM_SECONDS": "0.1"}
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    home: Path = tmp_path_factory.mktemp("quickstart")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("quickstart")
+    (folder / "gated.py").write_text(GATED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(home: Path) -> Iterator[httpx.Client]:
     port = free_port()
+    path = os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     beside = f"uvicorn examples.quickstart.api:app --port {port}"
     with (
-        Up(home, "-A", APP, "-Q", "celery,sum-queue", "--with", beside, environment=SHORT) as up,
+        Up(
+            home,
+            "-A",
+            "gated:app",
+            "-Q",
+            "celery,sum-queue",
+            "--with",
+            beside,
+            environment=SHORT | {"PYTHONPATH": path},
+        ) as up,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
     ):
         up.tells("Uvicorn running")
         yield client
+
+
+@contextmanager
+def gated(home: Path) -> Iterator[None]:
+    """What is submitted meanwhile has no result yet, however long it takes to ask."""
+    gate = home / "gate"
+    gate.touch()
+    try:
+        yield
+    finally:
+        gate.unlink()
 
 
 def ended(api: httpx.Client, task_id: str) -> httpx.Response:
@@ -40,10 +86,11 @@ def test_the_status_is_told(api: httpx.Client) -> None:
     assert api.get("/").json()["status"] == "ok"
 
 
-def test_adding_answers_at_once_and_its_result_follows(api: httpx.Client) -> None:
-    submitted = api.get("/solo/add").json()
-    assert set(submitted) == {"message", "task_id"}
-    assert api.get(f"/result/{submitted['task_id']}").status_code == 202
+def test_adding_answers_at_once_and_its_result_follows(api: httpx.Client, home: Path) -> None:
+    with gated(home):
+        submitted = api.get("/solo/add").json()
+        assert set(submitted) == {"message", "task_id"}
+        assert api.get(f"/result/{submitted['task_id']}").status_code == 202
     answer = ended(api, submitted["task_id"])
     assert answer.status_code == 200
     assert answer.json()["result"] == sum(_numbers(submitted["message"]))
@@ -59,11 +106,12 @@ def test_a_task_published_by_name_runs_on_its_own_queue(api: httpx.Client) -> No
     assert api.get(f"/dure/api/v1/jobs/{task_id}").json()["queue"] == "sum-queue"
 
 
-def test_a_chain_adds_and_then_multiplies_the_sum_on_another_queue(api: httpx.Client) -> None:
-    submitted = api.get("/solo/chain").json()
-    assert set(submitted) == {"message", "task_id", "status_code"}
-    assert submitted["status_code"] == 200
-    assert api.get(f"/result/{submitted['task_id']}").status_code == 202
+def test_a_chain_adds_and_then_multiplies_the_sum_on_another_queue(api: httpx.Client, home: Path) -> None:
+    with gated(home):
+        submitted = api.get("/solo/chain").json()
+        assert set(submitted) == {"message", "task_id", "status_code"}
+        assert submitted["status_code"] == 200
+        assert api.get(f"/result/{submitted['task_id']}").status_code == 202
     answer = ended(api, submitted["task_id"])
     total = sum(_numbers(submitted["message"]))
     assert answer.status_code == 200
@@ -71,11 +119,12 @@ def test_a_chain_adds_and_then_multiplies_the_sum_on_another_queue(api: httpx.Cl
     assert api.get(f"/dure/api/v1/jobs/{submitted['task_id']}").json()["queue"] == "sum-queue"
 
 
-def test_a_group_adds_and_multiplies_side_by_side(api: httpx.Client) -> None:
-    submitted = api.get("/solo/group").json()
-    assert set(submitted) == {"message", "group_id", "individual_tasks", "check_result_url"}
-    assert submitted["check_result_url"] == f"/result/group/{submitted['group_id']}"
-    early = api.get(submitted["check_result_url"])
+def test_a_group_adds_and_multiplies_side_by_side(api: httpx.Client, home: Path) -> None:
+    with gated(home):
+        submitted = api.get("/solo/group").json()
+        assert set(submitted) == {"message", "group_id", "individual_tasks", "check_result_url"}
+        assert submitted["check_result_url"] == f"/result/group/{submitted['group_id']}"
+        early = api.get(submitted["check_result_url"])
     assert early.status_code == 202
     assert early.json()["total"] == 2
     assert early.json()["completed"] < 2
