@@ -28,12 +28,14 @@ def divide(x: float, y: float) -> float:
 
 
 @app.task(name="tasks.stream")
-def stream(count: int, pause: float = 0.01) -> int:
-    """Emits numbers, slowly enough that much can happen meanwhile."""
+def stream(count: int, path: str) -> int:
+    """Emits numbers, slowly enough that much can happen meanwhile; the second half when somebody has made the file."""
     log.warning("begins")
     for number in range(count):
+        if number == count // 2:
+            _await(path)
         dure.emit(number)
-        time.sleep(pause)
+        time.sleep(0.01)
     return count
 
 
@@ -41,6 +43,10 @@ def stream(count: int, pause: float = 0.01) -> int:
 def until(path: str) -> str:
     """Emits one chunk, then waits for somebody to make the file."""
     dure.emit("waiting")
+    _await(path)
+    return "there"
+
+
+def _await(path: str) -> None:
     while not Path(path).exists():
         time.sleep(0.02)
-    return "there"

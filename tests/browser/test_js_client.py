@@ -36,6 +36,12 @@ def mint(stack: Up, **grant: object) -> str:
     return token
 
 
+def is_over(stack: Up, job: str, token: str) -> bool:
+    """Whether the gateway takes the job's token no more."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.get(f"{stack.url}/api/v1/jobs/{job}", headers=headers, timeout=30, trust_env=False).status_code == 401
+
+
 def nobody_reads(stack: Up) -> bool:
     return 'dure_feed_readers{over="sse"} 0.0' in httpx.get(f"{stack.url}/metrics", timeout=30, trust_env=False).text
 
@@ -71,7 +77,10 @@ def test_a_feed_tells_states_logs_progress_output_and_the_result(page: Page, up:
 
 
 @OVER
-def test_a_feed_has_no_gap_and_no_repeat_when_the_gateway_is_killed(page: Page, up: Up, over: str) -> None:
+def test_a_feed_has_no_gap_and_no_repeat_when_the_gateway_is_killed(
+    page: Page, up: Up, over: str, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
     page.evaluate("globalThis.seen = []")
     run(
         page,
@@ -79,7 +88,7 @@ def test_a_feed_has_no_gap_and_no_repeat_when_the_gateway_is_killed(page: Page, 
         globalThis.retries = 0;
         const own = new Dure({ url, pauses: { min: 0.05, max: 0.5 }, onRetry: () => { globalThis.retries++; } });
         const via = more.over === 'sse' ? own : await own.connect();
-        const job = await via.submit("tasks.stream", { args: [300] });
+        const job = await via.submit("tasks.stream", { args: [300, more.gate] });
         globalThis.end = (async () => {
           for await (const { kind, data } of job.events()) {
             if (kind === "output") seen.push(data.chunk);
@@ -90,11 +99,13 @@ def test_a_feed_has_no_gap_and_no_repeat_when_the_gateway_is_killed(page: Page, 
         """,
         url=up.url,
         over=over,
+        gate=str(gate),
     )
     seen(page, 20)
     before = up.children()["serve"]
     os.kill(before, signal.SIGKILL)
     until(lambda: up.children().get("serve", before) != before, lambda: up.output)
+    gate.touch()
     end = page.evaluate("globalThis.end")
     assert page.evaluate("globalThis.seen") == list(range(300))
     assert page.evaluate("globalThis.retries") >= 1
@@ -330,9 +341,11 @@ def test_what_is_no_token_is_refused_and_not_tried_again(page: Page, guarded: Up
 
 
 @OVER
-def test_a_token_that_runs_out_in_the_middle_is_renewed(page: Page, guarded: Up, over: str) -> None:
+def test_a_token_that_runs_out_in_the_middle_is_renewed(page: Page, guarded: Up, over: str, tmp_path: Path) -> None:
     """The first one is over before the gateway is killed, so that the next connection needs another."""
-    job = post(guarded, "tasks/tasks.stream", {"args": [400]})["id"]
+    gate = tmp_path / "gate"
+    job = post(guarded, "tasks/tasks.stream", {"args": [400, str(gate)]})["id"]
+    first = mint(guarded, job=job, expires_in=2)
     page.evaluate("globalThis.seen = []")
     page.evaluate("globalThis.asked = 0")
     run(
@@ -347,12 +360,14 @@ def test_a_token_that_runs_out_in_the_middle_is_renewed(page: Page, guarded: Up,
         })();
         """,
         url=guarded.url,
-        tokens=[mint(guarded, job=job, expires_in=2), mint(guarded, job=job)],
+        tokens=[first, mint(guarded, job=job)],
         over=over,
         job=job,
     )
     seen(page, 200)
+    until(lambda: is_over(guarded, job, first))
     os.kill(guarded.children()["serve"], signal.SIGKILL)
+    gate.touch()
     page.evaluate("globalThis.end")
     assert page.evaluate("globalThis.seen") == list(range(400))
     assert page.evaluate("globalThis.asked") >= 2
