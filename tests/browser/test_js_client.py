@@ -18,6 +18,17 @@ OVER = pytest.mark.parametrize("over", ["sse", "websocket"])
 # What submits and hands out jobs: the gateway itself, or a WebSocket to it.
 VIA = "const via = more.over === 'sse' ? dure : await dure.connect();"
 
+# A feed may tell an end a moment before the ledger has it. The record, once that is so:
+ENDED = """
+const ended = async (job) => {
+  for (;;) {
+    const record = await job.get();
+    if (["SUCCESS", "FAILURE", "REVOKED"].includes(record.state)) return record;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+};
+"""
+
 
 def seen(page: Page, count: int) -> None:
     page.wait_for_function("count => (globalThis.seen ?? []).length >= count", arg=count, timeout=60_000)
@@ -119,6 +130,7 @@ def test_a_feed_begins_behind_a_known_event_also_after_the_end(page: Page, up: U
     told = run(
         page,
         VIA
+        + ENDED
         + """
         const read = async (after) => {
           const events = [];
@@ -127,6 +139,7 @@ def test_a_feed_begins_behind_a_known_event_also_after_the_end(page: Page, up: U
         };
         const job = await dure.submit("tasks.tell", { args: ["a b c"] });
         await job.result();
+        await ended(job);
         const all = await read();
         const behind = [];
         for (const id of all) behind.push(await read(id));
@@ -308,12 +321,13 @@ def test_a_tasks_token_submits_and_watches_what_it_submitted(page: Page, guarded
     told = run(
         page,
         VIA
+        + ENDED
         + """
         const job = await via.submit("tasks.tell", { args: ["a b"] });
         const chunks = [];
         for await (const chunk of job.output()) chunks.push(chunk);
         const other = await via.submit("tasks.divide", { args: [1, 1] }).catch((error) => error.status);
-        return [chunks, (await job.get()).state, other];
+        return [chunks, (await ended(job)).state, other];
         """,
         url=guarded.url,
         token=mint(guarded, task="tasks.tell", allow=["submit"]),
