@@ -31,6 +31,15 @@ import * as client from "@dure/client";
 const { Dure, DisconnectedError, FailedError, ProblemError, TimeoutError } = client;
 const { url, token, ...more } = given;
 const dure = new Dure({ url, token, pauses: { min: 0.05, max: 0.5 } });
+
+// A feed may tell an end a moment before the ledger has it. This is the record with the end:
+const ended = async (job) => {
+  for (;;) {
+    const record = await job.get();
+    if (["SUCCESS", "FAILURE", "REVOKED"].includes(record.state)) return record;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+};
 """
 
 

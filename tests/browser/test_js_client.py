@@ -3,14 +3,12 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from playwright.sync_api import Page
 
 from tests.acceptance.cli_stack import Up, until
-from tests.browser.conftest import KEY
+from tests.browser.gateway import is_over, mint, nobody_reads, post
 from tests.browser.page import run
 
 OVER = pytest.mark.parametrize("over", ["sse", "websocket"])
@@ -18,43 +16,9 @@ OVER = pytest.mark.parametrize("over", ["sse", "websocket"])
 # What submits and hands out jobs: the gateway itself, or a WebSocket to it.
 VIA = "const via = more.over === 'sse' ? dure : await dure.connect();"
 
-# A feed may tell an end a moment before the ledger has it. The record, once that is so:
-ENDED = """
-const ended = async (job) => {
-  for (;;) {
-    const record = await job.get();
-    if (["SUCCESS", "FAILURE", "REVOKED"].includes(record.state)) return record;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-};
-"""
-
 
 def seen(page: Page, count: int) -> None:
     page.wait_for_function("count => (globalThis.seen ?? []).length >= count", arg=count, timeout=60_000)
-
-
-def post(stack: Up, path: str, body: object) -> Any:
-    """As the page's server would, which has the key."""
-    key = {"Authorization": f"Bearer {KEY}"}
-    response = httpx.post(f"{stack.url}/api/v1/{path}", json=body, headers=key, timeout=30, trust_env=False)
-    assert response.is_success, response.text
-    return response.json()
-
-
-def mint(stack: Up, **grant: object) -> str:
-    token: str = post(stack, "tokens", grant)["token"]
-    return token
-
-
-def is_over(stack: Up, job: str, token: str) -> bool:
-    """Whether the gateway takes the job's token no more."""
-    headers = {"Authorization": f"Bearer {token}"}
-    return httpx.get(f"{stack.url}/api/v1/jobs/{job}", headers=headers, timeout=30, trust_env=False).status_code == 401
-
-
-def nobody_reads(stack: Up) -> bool:
-    return 'dure_feed_readers{over="sse"} 0.0' in httpx.get(f"{stack.url}/metrics", timeout=30, trust_env=False).text
 
 
 @OVER
@@ -130,7 +94,6 @@ def test_a_feed_begins_behind_a_known_event_also_after_the_end(page: Page, up: U
     told = run(
         page,
         VIA
-        + ENDED
         + """
         const read = async (after) => {
           const events = [];
@@ -321,7 +284,6 @@ def test_a_tasks_token_submits_and_watches_what_it_submitted(page: Page, guarded
     told = run(
         page,
         VIA
-        + ENDED
         + """
         const job = await via.submit("tasks.tell", { args: ["a b"] });
         const chunks = [];
