@@ -44,18 +44,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def api(home: Path) -> Iterator[httpx.Client]:
     port = free_port()
     path = os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = SHORT | {"PYTHONPATH": path}
     beside = f"uvicorn examples.quickstart.api:app --port {port}"
     with (
-        Up(
-            home,
-            "-A",
-            "gated:app",
-            "-Q",
-            "celery,sum-queue",
-            "--with",
-            beside,
-            environment=SHORT | {"PYTHONPATH": path},
-        ) as up,
+        Up(home, "-A", "gated:app", "-Q", "celery,sum-queue", "--with", beside, environment=environment) as up,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
     ):
         up.tells("Uvicorn running")
