@@ -64,7 +64,11 @@ def write(self, line):
 @app.task(bind=True, shared=False)
 def work(self, name, seconds):
     note(f"{name} began {os.getpid()} {self.request.delivery_info['redelivered']}")
-    time.sleep(seconds)
+    if seconds is None:
+        while not Path(f"{folder}/go").exists():
+            time.sleep(0.02)
+    else:
+        time.sleep(seconds)
     note(f"{name} ended")
     return name
 """
@@ -226,14 +230,15 @@ def test_higher_priorities_run_first(site: Site) -> None:
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_a_killed_workers_task_is_run_again_by_an_idle_one(site: Site, pool: str) -> None:
     first = site.start(pool, "one")
-    site.task("work").delay("job", 1.5)
+    site.task("work").delay("job", None)  # it does not end while the other worker starts
     until(lambda: len(site.notes()) == 1)
     assert site.notes()[0].endswith("False")
     site.start(pool, "two")
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    until(lambda: len([line for line in site.notes() if line.startswith("job began")]) == 2, within=5)
+    until(lambda: len([line for line in site.notes() if line.startswith("job began")]) == 2)
     assert site.notes()[-1].endswith("True")
+    (site.folder / "go").touch()
     until(lambda: site.notes()[-1] == "job ended")
 
 
