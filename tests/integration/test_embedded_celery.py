@@ -283,11 +283,9 @@ def test_a_busy_worker_is_not_robbed_by_an_idle_one(site: Site) -> None:
 
 def test_remote_control_is_answered_while_every_thread_is_busy(site: Site) -> None:
     site.start("threads")
-    results = [site.task("work").delay(f"job{n}", 1.5) for n in range(6)]
+    results = [site.task("work").delay(f"job{n}", None) for n in range(6)]  # none ends before the worker does
     until(lambda: len(site.notes()) == 2)
-    began = time.monotonic()
-    active = site.app.control.inspect(["one@test"], timeout=5).active()
-    assert time.monotonic() - began < 1
+    active = site.app.control.inspect(["one@test"], timeout=10).active()
     assert len(active["one@test"]) == 2
     for result in results:
         result.revoke()
