@@ -115,7 +115,7 @@ class Site:
         self.app.close()
 
 
-def until(condition: Callable[[], object], within: float = 15.0) -> None:
+def until(condition: Callable[[], object], within: float = 30.0) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass in time"
@@ -157,7 +157,7 @@ def test_a_second_task_starts_soon_after_the_first_is_acknowledged(served: Site)
     began = time.monotonic()
     for n in range(10):
         assert served.task("add").delay(n, n).get(timeout=10) == 2 * n
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 def test_canvas_runs(served: Site) -> None:
@@ -170,7 +170,7 @@ def test_canvas_runs(served: Site) -> None:
 def test_a_countdown_is_waited_for(served: Site) -> None:
     began = time.monotonic()
     assert served.task("add").apply_async((1, 1), countdown=0.7).get(timeout=10) == 2
-    assert 0.6 < time.monotonic() - began < 3
+    assert 0.6 < time.monotonic() - began < 10
 
 
 def test_a_waiting_task_can_be_revoked(served: Site) -> None:
@@ -254,7 +254,7 @@ def test_a_task_that_its_workers_do_not_survive_becomes_a_dead_letter(site: Site
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     site.start("threads", "two")
-    until(lambda: store.holds("dead", [result.id]), within=5)
+    until(lambda: store.holds("dead", [result.id]), within=15)
     (letter,) = store.claim(["dead"], 1)
     (death,) = letter.message.properties["headers"]["x-death"]
     assert (death["reason"], death["queue"], death["count"]) == ("delivery_limit", "celery", 1)
@@ -269,7 +269,7 @@ def test_a_killed_main_process_is_enough_though_its_children_live(site: Site) ->
     until(lambda: len(site.notes()) == 1)
     os.kill(first.pid, signal.SIGKILL)
     site.start("threads", "two")
-    until(lambda: len(site.notes()) >= 2, within=5)
+    until(lambda: len(site.notes()) >= 2, within=15)
 
 
 def test_a_busy_worker_is_not_robbed_by_an_idle_one(site: Site) -> None:
@@ -310,8 +310,8 @@ def test_a_file_that_another_process_keeps_locked_only_makes_everyone_wait(site:
     blocker = sqlite3.connect(site.folder / "broker.db", isolation_level=None, check_same_thread=False)
     blocker.execute("BEGIN IMMEDIATE")
     unlock = threading.Timer(2, lambda: blocker.execute("COMMIT"))
+    began = time.monotonic()  # before the timer's two seconds begin
     unlock.start()
-    began = time.monotonic()
     assert site.task("add").delay(1, 2).get(timeout=10) == 3
     assert time.monotonic() - began > 1.5
     unlock.join()
