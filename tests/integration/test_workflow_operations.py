@@ -54,7 +54,7 @@ async def test_a_cancelled_workflow_runs_no_further(client: Dure) -> None:
 
 
 async def test_a_job_that_runs_when_its_workflow_is_cancelled_ends_it_with_its_own_end(client: Dure) -> None:
-    workflow = await client.submit(chain(shop.sleep.s(1), shop.echo.s()))
+    workflow = await client.submit(chain(shop.sleep.s(5), shop.echo.s()))  # time enough to be seen running
     await until(lambda: is_(workflow, "0", State.STARTED))
     assert (await workflow.cancel()).state is State.STARTED
     assert (await workflow.wait(PATIENCE)).state is State.REVOKED
