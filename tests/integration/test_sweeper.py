@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -32,7 +33,7 @@ LATER_STILL = LATER + SETTLE_AFTER  # and a second one
 def place(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A broker, a ledger and a result backend; a worker of each kind, of whose events nobody records any."""
     with site(**servers_of(request)) as place:
-        place.start_worker("ours", "-Q", "ours")
+        place.start_worker("ours", "-Q", "ours", "-I", "tests.acceptance.live_tasks")
         place.start_worker("mute", "-Q", "mute", stock=True)
         place.await_worker("ours")
         place.await_worker("mute")
@@ -227,21 +228,24 @@ async def known_worker(client: Dure, name: str) -> AsyncIterator[str]:
     yield hostname
 
 
-async def test_a_job_that_a_worker_runs_stays_open(client: Dure, sweeper: Sweeper) -> None:
+async def test_a_job_that_a_worker_runs_stays_open(client: Dure, sweeper: Sweeper, tmp_path: Path) -> None:
+    go = tmp_path / "go"
     async with known_worker(client, "ours"):
-        job_id = await queued(client, "shop.sleep", 3, queue="ours")
+        job_id = await queued(client, "live.talk", 1, str(go), queue="ours")
         await empty(client, "ours")
-
-        await settle(client, sweeper, LATER, LATER_STILL)
-
-        assert not (await client.job(job_id)).state.final
+        try:
+            await settle(client, sweeper, LATER, LATER_STILL)
+            assert not (await client.job(job_id)).state.final
+        finally:
+            go.touch()
 
 
 async def test_while_a_worker_of_the_queue_does_not_answer_its_jobs_stay_open(
-    place: Site, client: Dure, sweeper: Sweeper
+    place: Site, client: Dure, sweeper: Sweeper, tmp_path: Path
 ) -> None:
+    go = tmp_path / "go"
     async with known_worker(client, "ours"):
-        job_id = await queued(client, "shop.sleep", 3, queue="ours")
+        job_id = await queued(client, "live.talk", 1, str(go), queue="ours")
         await empty(client, "ours")
         process = place.processes[0]
         os.kill(process.pid, signal.SIGSTOP)
@@ -249,6 +253,7 @@ async def test_while_a_worker_of_the_queue_does_not_answer_its_jobs_stay_open(
             await settle(client, sweeper, LATER, LATER_STILL)
             assert not (await client.job(job_id)).state.final
         finally:
+            go.touch()
             os.kill(process.pid, signal.SIGCONT)
 
 
