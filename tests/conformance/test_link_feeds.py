@@ -82,8 +82,7 @@ async def test_a_transient_feed_is_gone_with_its_reader(link: Link) -> None:
         (outcome,) = await link.publish([event("task.started", b"1")])
         return isinstance(outcome, Unroutable)
 
-    async with asyncio.timeout(3):
-        await until(nobody)
+    await until(nobody)
 
 
 async def test_a_feed_gives_what_its_patterns_name(link: Link) -> None:
@@ -141,13 +140,11 @@ def workers(broker: Broker, tmp_path: Path) -> Iterator[list[str]]:
 async def test_workers_answer_a_broadcast_if_they_are_meant_and_hear_of_revoked_jobs(
     link: Link, workers: list[str]
 ) -> None:
-    # A worker is ready a moment before it listens.
+    # A worker is ready a moment before it listens, and may need longer than that for an answer.
     async def all_answer() -> bool:
-        return set(await link.broadcast("ping", {}, timeout=0.5)) == set(workers)
+        return await link.broadcast("ping", {}, timeout=1.0) == {name: {"ok": "pong"} for name in workers}
 
     await until(all_answer)
-    answers = await link.broadcast("ping", {}, timeout=1.0)
-    assert answers == {name: {"ok": "pong"} for name in workers}
     began = time.monotonic()
     assert await link.broadcast("ping", {}, destination=[workers[1]], timeout=PATIENCE) == {workers[1]: {"ok": "pong"}}
     assert time.monotonic() - began < PATIENCE / 2
