@@ -37,7 +37,9 @@ class Broker:
         link = connect(Settings(_env_file=None, broker_url=self.url, **settings))
         self.links.append(link)
         async with asyncio.timeout(PATIENCE):
-            await link.open()
+            await link.open()  # returns after two seconds where a broker is slower
+            while not link.connected:
+                await asyncio.sleep(0.02)
         return link
 
     def kombu(self) -> Connection:

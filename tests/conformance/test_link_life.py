@@ -44,6 +44,7 @@ async def test_a_closed_link_can_be_opened_again(broker: Broker) -> None:
     link = await broker.link()
     await link.close()
     await link.open()
+    await until(lambda: _is(link.connected))
     await link.ping()
 
 

@@ -16,7 +16,7 @@ from dure.link import Link, WatchFeed
 from dure.watch import job_key, root_key, task_key
 from dure.wire import Changed, WireEvent, read_events
 from dure.workflow import Workflow
-from tests.conformance.links import Broker, read
+from tests.conformance.links import PATIENCE, Broker, read
 
 NOW = 1_800_000_000.0
 
@@ -155,6 +155,9 @@ async def test_nothing_is_raised_and_nothing_kept_while_the_broker_is_away(broke
         again(telling, stock("started", "a"))
         await asyncio.wait({task for task in asyncio.all_tasks() if task.get_name() == "dure-telling"})
     await link.open()
+    async with asyncio.timeout(PATIENCE):
+        while not link.connected:
+            await asyncio.sleep(0.02)
     feed = await link.watch()
     await feed.bind([job_key("a"), job_key("last")])
     assert await pushed(telling, feed) == []
