@@ -121,7 +121,7 @@ async def test_a_file_that_cannot_grow_or_be_written_is_unavailable(database: Da
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # PostgreSQL has no lock of the whole database
 async def test_reads_go_on_beside_a_long_write(database: Database, ledger: Ledger) -> None:
     with locked(database):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             assert (await ledger.jobs(JobFilter())).jobs == ()
 
 
@@ -151,13 +151,13 @@ async def test_a_write_whose_caller_was_cancelled_leaves_no_lock_behind(database
     chance = random.Random(seed)
     for n in range(8):
         async with opened(database) as ledger:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await accepted(ledger, job(n))
             writing = asyncio.ensure_future(ledger.record([told(f"x{n}", State.STARTED)]))
             await asyncio.wait([writing], timeout=chance.random() * 0.004)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
-    async with opened(database) as ledger, asyncio.timeout(5):
+    async with opened(database) as ledger, asyncio.timeout(PATIENCE):
         await accepted(ledger, job(99))
 
 
@@ -184,11 +184,11 @@ async def test_a_database_that_hangs_is_given_up_in_time_by_readers_and_answers_
     database: Database,
 ) -> None:
     assert database.server is not None
-    async with opened(database, timeout=0.3, pool_size=4) as ledger:
+    async with opened(database, timeout=2, pool_size=4) as ledger:
         await asyncio.gather(*(ledger.ping() for _ in range(4)))
         with frozen(database.server):
-            await asyncio.gather(*(in_no_time(ask(ledger), 1.5) for ask in READS.values()))
-            await in_no_time(ledger.ping(), 1.5)  # though every connection is taken
+            await asyncio.gather(*(in_no_time(ask(ledger), 8) for ask in READS.values()))
+            await in_no_time(ledger.ping(), 8)  # though every connection is taken
         async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(LedgerUnavailable):
@@ -202,7 +202,7 @@ async def test_a_write_to_a_database_that_hangs_is_carried_to_its_end_though_its
     database: Database,
 ) -> None:
     assert database.server is not None
-    async with opened(database, timeout=0.3) as ledger:
+    async with opened(database, timeout=2) as ledger:
         known, first, second = job(1), job(2), job(3)
         await accepted(ledger, known)
         with frozen(database.server):
@@ -232,12 +232,12 @@ async def test_a_write_to_a_database_that_hangs_is_carried_to_its_end_though_its
 @pytest.mark.parametrize("database", ["postgres"], indirect=True)
 async def test_a_ledger_closes_though_its_database_hangs(database: Database) -> None:
     assert database.server is not None
-    ledger = Ledger(database.url, timeout=0.3)
+    ledger = Ledger(database.url, timeout=2)
     await ledger.open()
     with frozen(database.server):
         writing = asyncio.ensure_future(accepted(ledger, job()))
-        await in_no_time(ledger.ping(), 1.5)
-        async with asyncio.timeout(2):
+        await in_no_time(ledger.ping(), 8)
+        async with asyncio.timeout(8):
             await ledger.close()
     await asyncio.wait([writing], timeout=PATIENCE)
 

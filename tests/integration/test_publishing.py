@@ -286,14 +286,14 @@ async def test_what_a_broker_that_hangs_takes_is_bounded_and_another_relay_takes
 async def test_a_submission_that_had_no_answer_in_time_is_one_job_when_it_is_made_again(
     settings: Settings, postgres: PostgreSQL
 ) -> None:
-    async with Dure(settings.model_copy(update={"ledger_timeout": 0.3})) as dure:
+    async with Dure(settings.model_copy(update={"ledger_timeout": 2.0})) as dure:
         await until(lambda: dure.link.connected)
         with frozen(postgres):
             for _ in range(2):
                 began = time.monotonic()
                 with pytest.raises(LedgerUnavailable):
                     await dure.submit("later.task", force=True, queue=QUEUE, idempotency_key="k")
-                assert time.monotonic() - began < 1.5
+                assert time.monotonic() - began < 8
         async with asyncio.timeout(PATIENCE):
             while True:
                 with contextlib.suppress(LedgerUnavailable):
