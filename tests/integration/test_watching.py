@@ -102,6 +102,7 @@ async def test_a_feed_tells_of_a_job_from_its_beginning_to_its_result(client: Du
 async def test_history_is_told_again_from_wherever_a_reader_was(client: Dure) -> None:
     job = await client.submit("live.steps", 5)
     got = await whole(client.job_events(job.id))
+    await until(lambda: _is_recorded(client, job.id))  # the end is pushed, and may be told before that
     assert kinds(got).count("log") == 5
     assert {"level": "INFO", "logger": "shop.live", "message": "at step 1"}.items() <= next(
         event.data for event in got if event.kind is FeedKind.LOG
@@ -112,6 +113,10 @@ async def test_history_is_told_again_from_wherever_a_reader_was(client: Dure) ->
     for n, event in enumerate(got):
         rest = [each.data for each in got[n + 1 :] if each.kind is not FeedKind.STATE]
         assert [each.data for each in await whole(client.job_events(job.id, after=event.id))] == rest
+
+
+async def _is_recorded(client: Dure, job_id: str) -> bool:
+    return (await client.job(job_id)).state.final
 
 
 async def test_a_reader_goes_on_in_another_process_without_a_gap_or_a_repeat(
