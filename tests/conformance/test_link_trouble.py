@@ -123,7 +123,7 @@ async def test_what_is_confirmed_late_is_told_as_down_and_leaves_nothing_behind(
 
 
 async def test_a_broker_that_hangs_is_given_up_in_time_and_found_again(server: RabbitMQ, opened: Opened) -> None:
-    link = await opened("?heartbeat=1", confirm_timeout=2)
+    link = await opened("?heartbeat=1", confirm_timeout=4)
     await link.declare_queue("q")
     feed = await link.events(["task.#"], durable=True)
     reading = asyncio.create_task(feed.batch(1))
