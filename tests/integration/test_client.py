@@ -128,7 +128,7 @@ async def test_waiting_ends_when_its_time_is_over(client: Dure) -> None:
         began = time.monotonic()
         with pytest.raises(ResultTimeout) as caught:
             await ask(timeout=0.2)
-        assert 0.15 < time.monotonic() - began < 2
+        assert 0.15 < time.monotonic() - began < 10  # a second of it may be spent on beginning to listen
         assert (caught.value.job_id, caught.value.timeout) == (job.id, 0.2)
         assert isinstance(caught.value, TimeoutError)
 
@@ -149,13 +149,13 @@ async def test_a_failed_job_raises_with_its_whole_record(client: Dure) -> None:
 async def test_a_delayed_job_is_published_when_it_is_due(client: Dure) -> None:
     began = time.time()
     jobs = [
-        await client.submit("shop.add", 1, delay=0.5),
-        await client.submit("shop.add", 1, eta=datetime.now(UTC) + timedelta(seconds=0.5)),
+        await client.submit("shop.add", 1, delay=2),
+        await client.submit("shop.add", 1, eta=datetime.now(UTC) + timedelta(seconds=2)),
     ]
     assert {job.job.state for job in jobs} == {State.SCHEDULED}
     for job in jobs:
         assert await job.result(timeout=PATIENCE) == 3
-        assert (await becomes(client, job.id, State.SUCCESS)).started_at >= began + 0.5
+        assert (await becomes(client, job.id, State.SUCCESS)).started_at >= began + 2
 
 
 async def test_an_eta_in_the_past_is_now(client: Dure) -> None:
@@ -198,7 +198,7 @@ async def test_a_job_of_plain_celery_appears_in_history(client: Dure, queue: str
     assert (record.task, record.args_repr) == ("shop.add", "(4,)")
     if queue == "celery":  # a stock worker does not tell its queue
         assert record.queue == queue
-    assert await (await client.handle(sent.id)).result(timeout=1) == 9
+    assert await (await client.handle(sent.id)).result(timeout=PATIENCE) == 9
     plain.close()
 
 
