@@ -36,10 +36,11 @@ def test_a_job_is_submitted_and_looked_up_from_plain_code(dure: SyncDure) -> Non
 
 def test_the_result_is_waited_for(dure: SyncDure) -> None:
     handle = dure.submit("sums.add", 2, 3, force=True)
-    threading.Thread(
-        target=end, args=(dure, handle.id), kwargs={"state": State.SUCCESS, "result": 5, "has_result": True}
-    ).start()
+    told = {"state": State.SUCCESS, "result": 5, "has_result": True}
+    telling = threading.Thread(target=end, args=(dure, handle.id), kwargs=told)
+    telling.start()
     assert handle.result(timeout=10) == 5
+    telling.join()  # its call is over before the client ends
     assert handle.job.state is State.SUCCESS
 
 
