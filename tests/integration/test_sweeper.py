@@ -221,9 +221,8 @@ async def test_nothing_is_looked_at_that_was_not_silent_for_long(client: Dure, s
 async def known_worker(client: Dure, name: str) -> AsyncIterator[str]:
     """The ledger has heard of the worker just now."""
     hostname = f"{name}@here"
-    queue = name
-    with_queue = await Census(client.ledger, client.link).ask([hostname])
-    assert with_queue, queue
+    census = Census(client.ledger, client.link)
+    await until(lambda: census.ask([hostname]), f"an answer of {name}")  # it is ready a moment before it listens
     await client.ledger.record([], [], [Heartbeat(hostname=hostname, at=time.time(), online=True, started=False)])
     yield hostname
 
