@@ -32,9 +32,14 @@ _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A port below the ephemeral range, so that no outgoing connection takes it between a kill and a restart."""
+    """A port below the ephemeral range, so that no outgoing connection takes it between a kill and a restart.
+
+    The workers of xdist draw from shares of their own: none is given what another one has not taken yet.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.randint(15000, 32000)
+        port = random.randrange(15000 + worker, 32000, workers)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("", port))  # on every address: some servers listen on more than loopback
             if port not in _handed_out:
