@@ -255,7 +255,11 @@ def test_a_name_in_use_is_refused_and_what_it_watches_goes_on(ws: ClientConnecti
     asked(ws, type="submit", ref="w", task="feed.count", args=[2, str(gate), 1], watch=True)
     while told(ws).get("event") != "output":
         pass
-    assert refused(ws, type="watch", ref="w", job="any")["errors"][0]["loc"] == ["ref"]
+    asked(ws, type="watch", ref="w", job="any")
+    *late, refusal = until_done(ws, "w")  # states and output go their own ways, so a state may come before it
+    checked_server(refusal)
+    assert (refusal["type"], refusal["problem"]["errors"][0]["loc"]) == ("error", ["ref"])
+    assert [message for message in late if message.get("event") != "state"] == []
     gate.touch()
     assert chunks(until_done(ws, "w")) == [1]
 
