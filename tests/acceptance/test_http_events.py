@@ -187,7 +187,7 @@ def test_a_gateway_that_leaves_ends_its_feeds_at_once_and_in_good_order(
         with reading(other, job_feed(job)) as source:
             for event in events(source):  # a feed that is only broken off raises here
                 found.append(event)
-                if len(outputs(found)) == 2:
+                if event.event == "output" and len(outputs(found)) == 2:  # once: a state may come behind
                     os.kill(leaving.pid, signal.SIGTERM)
     assert process.wait(20) == 0
     log = place.log("leaving").read_text()
