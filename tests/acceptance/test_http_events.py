@@ -138,12 +138,14 @@ def test_a_workflows_feed_tells_of_its_nodes_and_ends_with_its_result(http: http
     assert http.get(path, headers={"Last-Event-ID": found[-1].id}).status_code == 204
 
 
-def test_a_filters_feed_tells_of_the_jobs_that_fit_and_of_no_others(http: httpx.Client) -> None:
+def test_a_filters_feed_tells_of_the_jobs_that_fit_and_of_no_others(http: httpx.Client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     with reading(http, "/api/v1/events", task="feed.count") as source:
         submitted(http, "shop.add", {"x": 1})
-        job = submitted(http, "feed.count", {"until": 2})
+        job = submitted(http, "feed.count", {"until": 2, "gate": str(gate)})
         found = []
         for event in events(source):
+            gate.touch()  # the feed is told of the job; of its output it tells only what is pushed from then on
             found.append(event)
             checked_event(event.event, data(event))
             if event.event == "state" and data(event)["state"] == "SUCCESS":
