@@ -183,10 +183,11 @@ def test_moments_at_the_ends_of_the_calendar_are_taken_or_refused(http: httpx.Cl
 
 
 def test_a_delayed_job_is_held_until_it_is_due(http: httpx.Client) -> None:
-    job = submitted(http, "shop.add", {"args": [1], "delay": 0.6})
+    job = submitted(http, "shop.add", {"args": [1], "delay": 5})
     assert job["state"] == "SCHEDULED"
     answer = http.get(f"/api/v1/jobs/{job['id']}/result")
-    assert (answer.status_code, answer.headers["retry-after"]) == (202, "1")
+    assert answer.status_code == 202
+    assert 1 <= int(answer.headers["retry-after"]) <= 5
     found = ended(http, job["id"])
     assert found["result"] == 3
     assert datetime.fromisoformat(found["finished_at"]) >= datetime.fromisoformat(job["eta"])
