@@ -6,7 +6,17 @@ import httpx
 
 from tests.acceptance.site import until
 
-NAMES = ["shop.add", "shop.fail", "shop.sleep", "shop.echo", "shop.total", "shop.route", "shop.nothing", "shop.awkward"]
+NAMES = [
+    "shop.add",
+    "shop.fail",
+    "shop.sleep",
+    "shop.hold",
+    "shop.echo",
+    "shop.total",
+    "shop.route",
+    "shop.nothing",
+    "shop.awkward",
+]
 
 
 WAIT = {"Prefer": "wait=20"}

@@ -35,6 +35,15 @@ def sleep(seconds: float) -> str:
     return "slept"
 
 
+@app.task(name="shop.hold")
+def hold(path: str) -> str:
+    """Runs until somebody has made the file, for 20 seconds at most."""
+    end = time.monotonic() + 20
+    while not Path(path).exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return "held"
+
+
 @app.task(name="shop.echo")
 def echo(value: Any) -> Any:
     return value

@@ -3,6 +3,7 @@
 import re
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -146,8 +147,9 @@ def test_queues_are_listed_with_their_depth(http: httpx.Client) -> None:
     assert found["celery"]["consumers"] >= 1
 
 
-def test_workers_are_listed_with_what_they_run_now(http: httpx.Client) -> None:
-    job = submitted(http, "shop.sleep", {"seconds": 1.5})["id"]
+def test_workers_are_listed_with_what_they_run_now(http: httpx.Client, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    job = submitted(http, "shop.hold", {"path": str(gate)})["id"]
 
     def running() -> Any:
         found = {worker["hostname"]: worker for worker in http.get("/api/v1/workers").json()["workers"]}
@@ -156,7 +158,8 @@ def test_workers_are_listed_with_what_they_run_now(http: httpx.Client) -> None:
 
     ours = until(running, "the running job")
     (run,) = [each for each in ours["running"] if each["id"] == job]
-    assert (run["task"], ours["online"], ours["queues"]) == ("shop.sleep", True, ["celery"])
+    assert (run["task"], ours["online"], ours["queues"]) == ("shop.hold", True, ["celery"])
     assert datetime.fromisoformat(run["started_at"])
+    gate.touch()
     assert ended(http, job)["state"] == "SUCCESS"
     assert job not in str(http.get("/api/v1/workers").json())

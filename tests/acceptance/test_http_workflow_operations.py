@@ -1,6 +1,7 @@
 """Cancelling workflows over HTTP, running them again, signalling their nodes, with real workers."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,12 +25,16 @@ def test_a_workflow_of_which_nothing_runs_is_cancelled_at_once(http: httpx.Clien
     assert workflow["counts"] == {"SUCCESS": 1, "REVOKED": 2}
 
 
-def test_a_workflow_of_which_something_runs_is_cancelled_when_that_has_ended(http: httpx.Client) -> None:
-    workflow_id = accepted(http, {"chain": [task("sleep", 1.5), task("echo")]})
+def test_a_workflow_of_which_something_runs_is_cancelled_when_that_has_ended(
+    http: httpx.Client, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    workflow_id = accepted(http, {"chain": [task("hold", str(gate)), task("echo")]})
     until(lambda: http.get(f"{WORKFLOWS}/{workflow_id}").json()["counts"].get("STARTED"), "the first to run")
     cancelled = http.post(f"{WORKFLOWS}/{workflow_id}/cancel")
     assert (cancelled.status_code, cancelled.json()["state"]) == (202, "STARTED")
     assert cancelled.json()["cancel_requested_at"]
+    gate.touch()
     assert over(http, workflow_id)["state"] == "REVOKED"
 
 
