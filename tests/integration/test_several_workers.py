@@ -160,7 +160,7 @@ def test_sigquit_has_them_give_back_what_they_run(client: Client, tmp_path: Path
         client.event(job, State.STARTED)
         assert running.stop(signal.SIGQUIT) == 0
     assert (tmp_path / "end").read_text() == "cancelled"
-    assert client.depth("celery") == 1
+    client.until(lambda: client.depth("celery") == 1, "the message")
 
 
 def test_workers_leave_with_a_supervisor_that_is_killed(client: Client, tmp_path: Path) -> None:

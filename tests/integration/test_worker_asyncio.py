@@ -258,8 +258,7 @@ def test_a_cold_shutdown_cancels_coroutines_and_their_messages_go_back(
         running.process.send_signal(signal.SIGQUIT)
         running.process.wait(DEADLINE)
     assert (tmp_path / "end").read_text() == "cancelled"
-    assert client.depth("celery") == 1
-    client.read()
+    client.until(lambda: client.depth("celery") == 1, "its message")
     assert not [e for e in client.events(job) if e.state.final]
 
 
