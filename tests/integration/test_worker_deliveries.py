@@ -123,10 +123,11 @@ def test_a_job_whose_connection_is_cut_runs_once(
     own: Client, rabbitmq: RabbitMQ, tmp_path: Path, pool: str, queue: str
 ) -> None:
     with worker(own, tmp_path, "-P", pool, "-c", "1", "-Q", queue) as running:
-        job = own.submit("note", str(tmp_path / "runs"), 2.5, queue=queue)
+        job = own.submit("note_until", str(tmp_path / "runs"), str(tmp_path / "end"), queue=queue)
         own.event(job, State.STARTED)
         rabbitmq.ctl("close_all_connections", "--vhost", own.url.rpartition("/")[2], "test")
         own.until(lambda: b"takes the new delivery over" in running.log.read_bytes())
+        (tmp_path / "end").touch()
         end = own.end(job)
         assert (end.state, end.attempt, end.result) == (State.SUCCESS, 1, "noted")
         assert own.end(own.submit("noop", queue=queue)).state is State.SUCCESS

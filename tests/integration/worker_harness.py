@@ -173,6 +173,26 @@ def note(path: str, seconds: float = 0.0) -> str:
 
 
 @app.task
+def note_until(path: str, end: str) -> str:
+    """As `note`, and ends when the file `end` is there."""
+    note(path)
+    await_file(end)
+    return "noted"
+
+
+@app.task
+def die_at(path: str) -> None:
+    """Kills its process as soon as the file is there."""
+    await_file(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def await_file(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
+@app.task
 def act(path: str, *steps: str) -> str:
     """One step for each run."""
     with Path(path).open("a+") as file:
