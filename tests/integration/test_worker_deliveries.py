@@ -107,11 +107,14 @@ def test_a_message_that_was_published_twice_runs_once(client: Client, tmp_path: 
 
 
 def test_a_worker_that_is_killed_each_time_buries_its_job(own: Client, tmp_path: Path) -> None:
+    word = tmp_path / "word"  # a worker that died before it was seen to be ready would be taken for a broken one
     for attempt in (1, 2):
         with worker(own, tmp_path, "-c", "1", DURE_DELIVERY_LIMIT="2") as running:
             if attempt == 1:
-                job = own.submit("die")
+                job = own.submit("die_at", str(word))
+            word.touch()
             assert running.process.wait(20) == -9
+        word.unlink()
     with worker(own, tmp_path, "-c", "1", DURE_DELIVERY_LIMIT="2"):
         end = own.end(job)
         assert (end.reason, end.attempt) == (Reason.DELIVERY_LIMIT, 3)
