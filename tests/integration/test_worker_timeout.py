@@ -27,10 +27,11 @@ def test_a_long_job_runs_once_and_the_worker_goes_on(
     client = Client(impatient.vhost())
     with worker(client, tmp_path, "-P", pool, "-c", "1", "-Q", queue) as running:
         assert b"consumer_timeout" in running.log.read_bytes()
-        job = client.submit("note", str(tmp_path / "runs"), 3.0, queue=queue)
+        job = client.submit("note_until", str(tmp_path / "runs"), str(tmp_path / "end"), queue=queue)
+        client.until(lambda: b"takes the new delivery over" in running.log.read_bytes(), "the new delivery")
+        (tmp_path / "end").touch()
         end = client.end(job)
         assert (end.state, end.result, end.attempt) == (State.SUCCESS, "noted", 1)
-        assert b"takes the new delivery over" in running.log.read_bytes()
         assert client.end(client.submit("noop", queue=queue)).state is State.SUCCESS
         assert running.stop() == 0
     assert (tmp_path / "runs").read_text() == "run\n"
