@@ -76,10 +76,11 @@ def test_jobs_are_cancelled_while_they_wait_or_run(client: Client, rabbitmq: Rab
 
 def test_a_job_that_the_pool_cannot_end_runs_to_its_end(client: Client, tmp_path: Path) -> None:
     with worker(client, tmp_path, "-c", "1") as running:
-        job = client.submit("note", str(tmp_path / "runs"), 1.0)
+        job = client.submit("note_until", str(tmp_path / "runs"), str(tmp_path / "end"))
         client.event(job, State.STARTED)
         revoke(client, job, terminate=True)
         client.until(lambda: b"cannot stop a job that runs" in running.log.read_bytes())
+        (tmp_path / "end").touch()
         assert client.end(job).result == "noted"
         assert client.end(client.submit("noop")).state is State.SUCCESS
 
