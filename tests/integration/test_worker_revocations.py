@@ -51,8 +51,9 @@ def test_a_job_cancelled_before_the_worker_started_is_not_run(client: Client, tm
 def test_jobs_are_cancelled_while_they_wait_or_run(client: Client, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     path = tmp_path / "runs"
     with worker(client, tmp_path, "-P", "prefork", "-c", "1") as running:
-        retrying, later = client.submit("attempts", 9, retries=9), client.submit("note", str(path), eta=time.time() + 2)
+        retrying = client.submit("attempts", 9, retries=9)
         client.event(retrying, State.RETRY, attempt=2)
+        later = client.submit("note", str(path), eta=time.time() + 5)  # after the pauses of the other
         client.event(later, State.QUEUED)
         revoke(client, retrying, later)
         assert {client.end(job).reason for job in (retrying, later)} == {Reason.REVOKED}
@@ -65,7 +66,7 @@ def test_jobs_are_cancelled_while_they_wait_or_run(client: Client, rabbitmq: Rab
 
         rabbitmq.ctl("close_all_connections", "--vhost", client.url.rpartition("/")[2], "test")
         client.reconnect()
-        after = client.submit("note", str(path), eta=time.time() + 2)
+        after = client.submit("note", str(path), eta=time.time() + 5)
         revoke(client, after)
         assert client.end(after).reason == Reason.REVOKED
         assert client.end(client.submit("noop")).state is State.SUCCESS
