@@ -8,7 +8,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from dure.job import Reason, State
-from tests.integration.worker_harness import Client, worker
+from tests.integration.worker_harness import DEADLINE, Client, worker
 from tests.services import RabbitMQ
 
 
@@ -57,9 +57,12 @@ def test_an_expired_job_is_told_and_acknowledged(client: Client, tmp_path: Path)
 
 def test_a_revoked_job_is_told_and_acknowledged(client: Client, tmp_path: Path) -> None:
     with worker(client, tmp_path, "-c", "1") as running:
-        first, second = client.submit("sleep", 1.0), client.submit("noop")
+        first = client.submit("note_until", str(tmp_path / "runs"), str(tmp_path / "end"))
+        second = client.submit("noop")
         client.event(first, State.STARTED)
         client.control("revoke", task_id=second)
+        client.until(lambda: b"flagged as revoked" in running.log.read_bytes(), "the worker's word")
+        (tmp_path / "end").touch()
         assert client.end(second).state is State.REVOKED
         assert running.stop() == 0
     assert client.depth("celery") == 0
@@ -91,7 +94,7 @@ def test_the_backend_has_the_result_when_the_event_comes(client: Client, redis_u
         assert client.end(done).state is State.SUCCESS
         assert client.end(broken).reason == Reason.UNSERIALIZABLE
     reader = Celery(backend=redis_url)
-    assert AsyncResult(done, app=reader).get(timeout=1) == 3
+    assert AsyncResult(done, app=reader).get(timeout=DEADLINE) == 3
     assert AsyncResult(broken, app=reader).state == "FAILURE"
 
 
