@@ -76,13 +76,14 @@ def test_health_is_told_over_http_from_connecting_to_draining(client: Client, tm
         assert health(port)[0] == health(port, "/live")[0] == 200
         if pool == "solo":  # it runs its jobs where it looks for signals
             return
-        job = client.submit("sleep", 3.0)
+        job = client.submit("note_until", str(tmp_path / "runs"), str(tmp_path / "end"))
         client.event(job, State.STARTED)
         until_state(port, "busy", running=1, consuming=True)
         assert health(port)[0] == 200
         running.process.terminate()
         until_state(port, "draining", consuming=False, alive=True)
         assert (health(port)[0], health(port, "/live")[0]) == (503, 200)
+        (tmp_path / "end").touch()
         assert running.process.wait(DEADLINE) == 0
 
 
