@@ -44,6 +44,21 @@ async def aio_nap(seconds: float) -> str:
 
 
 @task()
+def thread_spin(folder: str, name: str) -> None:
+    """Runs until it is told to end; leaves a file when it begins."""
+    (Path(folder) / name).touch()
+    while not (Path(folder) / f"{name}.end").exists():
+        time.sleep(0.01)
+
+
+@task()
+async def aio_spin(folder: str, name: str) -> None:
+    (Path(folder) / name).touch()
+    while not (Path(folder) / f"{name}.end").exists():
+        await asyncio.sleep(0.01)
+
+
+@task()
 async def aio_meet(others: int) -> int:
     """Ends when so many are here at once."""
     me = current_task.request.id

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +59,6 @@ def cpu_spin(folder: str, name: str = "spin") -> str:
     while not end.exists():
         sum(range(10_000))
     return "spun"
-
-
-@task()
-def thread_spin(folder: str, name: str) -> None:
-    """As `cpu_spin`, without work."""
-    (Path(folder) / name).touch()
-    while not (Path(folder) / f"{name}.end").exists():
-        time.sleep(0.01)
-
-
-@task()
-async def aio_spin(folder: str, name: str) -> None:
-    (Path(folder) / name).touch()
-    while not (Path(folder) / f"{name}.end").exists():
-        await asyncio.sleep(0.01)
 
 
 @task(dure=IN_PROCESS, soft_time_limit=0.5)

@@ -72,14 +72,15 @@ def test_each_coroutine_has_its_own_request_and_context(client: Client, start: S
             assert set(told.values()) == {job}
 
 
-def test_a_sync_task_runs_in_a_thread_and_leaves_the_loop_free(client: Client, start: Start) -> None:
+def test_a_sync_task_runs_in_a_thread_and_leaves_the_loop_free(client: Client, start: Start, tmp_path: Path) -> None:
     with start():
-        slow = client.submit("sleep", 3.0)
+        slow = client.submit("thread_spin", str(tmp_path), "slow")
         client.event(slow, State.STARTED)
         assert client.end(client.submit("where_sync")).result is False
         assert client.end(client.submit("aio_add", 1)).result == 3
         client.read()
         assert not [e for e in client.events(slow) if e.state.final]
+        (tmp_path / "slow.end").touch()
         assert client.end(slow).state is State.SUCCESS
 
 
@@ -170,11 +171,14 @@ def test_a_worker_that_is_told_to_stop_waits_for_its_coroutines(client: Client, 
     assert client.depth("celery") == 0
 
 
-def test_a_worker_that_is_killed_leaves_its_coroutines_to_the_next(client: Client, start: Start) -> None:
+def test_a_worker_that_is_killed_leaves_its_coroutines_to_the_next(
+    client: Client, start: Start, tmp_path: Path
+) -> None:
     with start() as running:
-        job = client.submit("aio_nap", 1.0)
+        job = client.submit("aio_spin", str(tmp_path), "spin")
         client.event(job, State.STARTED)
         running.kill()
+    (tmp_path / "spin.end").touch()
     with start():
         assert client.end(job).attempt == 2
 
