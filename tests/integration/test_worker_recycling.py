@@ -11,7 +11,7 @@ import pytest
 from dure.job import State
 from tests.integration.aio_tasks import MODULE
 from tests.integration.each_broker import BROKERS, client_of
-from tests.integration.worker_harness import Client, Worker, worker
+from tests.integration.worker_harness import DEADLINE, Client, Worker, worker
 from tests.services import RabbitMQ
 
 Start = Callable[..., AbstractContextManager[Worker]]
@@ -34,6 +34,14 @@ def drains(running: Worker) -> bool:
     return b"takes no more jobs" in running.log.read_bytes()
 
 
+def stopped(client: Client, running: Worker, end: Path) -> int:
+    """Its exit code, where a job keeps it until this file is there: a signal between two of its lives would kill it."""
+    running.process.terminate()
+    client.until(lambda: b"Warm shutdown" in running.log.read_bytes(), "its shutdown")
+    end.touch()
+    return running.process.wait(DEADLINE)
+
+
 def test_a_worker_begins_anew_after_so_many_tasks_and_each_runs_once(
     client: Client, start: Start, tmp_path: Path
 ) -> None:
@@ -44,7 +52,9 @@ def test_a_worker_begins_anew_after_so_many_tasks_and_each_runs_once(
         assert {client.end(job).attempt for job in jobs} == {1}
         client.until(lambda: begun(running) >= 3, "a worker that begins anew")
         assert [path.read_text() for path in paths] == ["run\n"] * 40
-        assert running.stop() == 0
+        last = client.submit("aio_spin", str(tmp_path), "last")
+        client.until(lambda: client.events(last)[-1:] and client.events(last)[-1].state is State.STARTED, "its begin")
+        assert stopped(client, running, tmp_path / "last.end") == 0
     client.read()
     assert {len([e for e in client.events(job) if e.state is State.STARTED]) for job in jobs} == {1}
     assert client.depth("celery") == 0
@@ -87,14 +97,16 @@ def test_a_worker_that_has_grown_begins_anew(client: Client, start: Start) -> No
         assert begun(running) == 2
 
 
-def test_a_worker_that_is_told_to_stop_while_it_drains_does_not_begin_anew(client: Client, start: Start) -> None:
+def test_a_worker_that_is_told_to_stop_while_it_drains_does_not_begin_anew(
+    client: Client, start: Start, tmp_path: Path
+) -> None:
     with start("-c", "2", "--max-tasks-per-child", "1") as running:
-        nap = client.submit("aio_nap", 4.0)
-        client.event(nap, State.STARTED)
+        spin = client.submit("aio_spin", str(tmp_path), "spin")
+        client.event(spin, State.STARTED)
         client.end(client.submit("aio_add", 1))
         client.until(lambda: drains(running), "a worker that drains")
-        assert running.stop() == 0
-        assert client.end(nap).attempt == 1
+        assert stopped(client, running, tmp_path / "spin.end") == 0
+        assert client.end(spin).attempt == 1
         assert begun(running) == 1
 
 
@@ -103,16 +115,18 @@ def test_a_connection_that_is_lost_meanwhile_runs_nothing_twice(
 ) -> None:
     client = Client(rabbitmq_url)
     with worker(client, tmp_path, "-P", "asyncio", "-I", MODULE, "-c", "2", "--max-tasks-per-child", "1") as running:
-        nap = client.submit("aio_nap", 6.0)
-        client.event(nap, State.STARTED)
+        spin = client.submit("aio_spin", str(tmp_path), "spin")
+        client.event(spin, State.STARTED)
         client.end(client.submit("aio_add", 1))
         client.until(lambda: drains(running), "a worker that drains")
         rabbitmq.ctl("close_all_connections", "--vhost", client.url.rpartition("/")[2], "test")
-        assert client.end(nap).attempt == 1
+        client.until(lambda: b"takes the new delivery over" in running.log.read_bytes(), "the new delivery")
+        (tmp_path / "spin.end").touch()
+        assert client.end(spin).attempt == 1
         client.until(lambda: begun(running) == 2, "a worker that begins anew")
         assert client.end(client.submit("aio_add", 1)).result == 3
         client.read()
-        assert len([e for e in client.events(nap) if e.state is State.STARTED]) == 1
+        assert len([e for e in client.events(spin) if e.state is State.STARTED]) == 1
     client.close()
 
 
