@@ -134,9 +134,15 @@ def test_a_replacement_that_fails_ends_the_job_with_its_error(rig: Rig, what: st
 def test_members_of_a_group_tell_its_id(rig: Rig) -> None:
     job = rig.client.submit("become", "group")
     rig.end(job)
-    seen = [e for e in rig.client.seen if isinstance(e, JobEvent)]
-    members = {e.job_id for e in seen if e.root_id == job and e.group_id} - {job}
-    assert len(members) == 2
-    told = [e for e in seen if e.job_id in members and e.attempt is not None]
+
+    def of_members() -> list[JobEvent]:
+        seen = [e for e in rig.client.seen if isinstance(e, JobEvent)]
+        members = {e.job_id for e in seen if e.root_id == job and e.group_id} - {job}
+        return [e for e in seen if e.job_id in members and e.attempt is not None]
+
+    # What joins them is sent before the last one's end is told, and may end first.
+    rig.client.until(lambda: len([e for e in of_members() if e.state.final]) == 2, "the ends of both")
+    told = of_members()
+    assert len({e.job_id for e in told}) == 2
     assert len({e.group_id for e in told}) == 1
     assert sorted(e.state for e in told) == sorted([State.QUEUED, State.STARTED, State.SUCCESS] * 2)
