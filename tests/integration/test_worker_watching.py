@@ -13,7 +13,7 @@ from dure.link import WatchFeed
 from dure.watch import job_key, root_key, task_key
 from dure.wire import read_events, task_message
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 WHOLE = [State.QUEUED, State.STARTED, State.SUCCESS]
 
 
