@@ -163,7 +163,7 @@ async def aio_tidy(path: str, seconds: float = 60.0) -> str:
     return "rested"
 
 
-@task(soft_time_limit=1.0)
+@task(soft_time_limit=2.0)
 async def aio_soft(path: str) -> str:
     return await aio_tidy(path)
 

@@ -61,7 +61,7 @@ def cpu_spin(folder: str, name: str = "spin") -> str:
     return "spun"
 
 
-@task(dure=IN_PROCESS, soft_time_limit=0.5)
+@task(dure=IN_PROCESS, soft_time_limit=2.0)
 def cpu_soft() -> str:
     try:
         while True:

@@ -130,7 +130,7 @@ def test_limits_are_kept(client: Client, start: Start, spins: Spins) -> None:
     with start(TEST_PROCESSES="1"):
         assert client.end(client.submit("cpu_soft")).result == "in time"
         assert client.end(client.submit("cpu_async", 60)).state is State.FAILURE
-        end = client.end(client.submit("cpu_spin", str(spins.folder), time_limit=1.0))
+        end = client.end(client.submit("cpu_spin", str(spins.folder), time_limit=3.0))
         assert (end.state, end.reason) == (State.FAILURE, Reason.TIME_LIMIT)
         after = client.end(client.submit("cpu_where")).result
         assert after[0] != spins.pids("spin")[0]
