@@ -23,19 +23,28 @@ class Broker:
     is_open = True
 
     def send(self, body: bytes, keys: list[str]) -> None:
-        self.tried.set()
-        if self.trouble is not None:
-            raise self.trouble
-        self.sent.append((body, keys))
-        self._waiting += 1
+        try:
+            self._is_well()
+            self.sent.append((body, keys))
+            self._waiting += 1
+        finally:
+            self.tried.set()  # last: whoever waits for it may make trouble, or end it, at once
 
     def confirmed(self, wait: float) -> int:
-        if self.trouble is not None:
-            raise self.trouble
+        try:
+            self._is_well()
+        except Exception:
+            self.tried.set()  # what is not confirmed is not sent again before this goes well
+            raise
         if not self.confirms.wait(wait):
             return 0
         through, self._waiting = self._waiting, 0
         return through
+
+    def _is_well(self) -> None:
+        trouble = self.trouble  # once: the test may end it meanwhile
+        if trouble is not None:
+            raise trouble
 
     def is_lost(self, exc: BaseException) -> bool:
         return isinstance(exc, OSError)
