@@ -252,6 +252,7 @@ def test_a_publish_killed_half_way_is_all_or_nothing(store: Store, script: Calla
     publisher = script(
         """
         batch = [Message("", "q", "x" * 200)] * 50
+        store.publish(batch)
         say("going")
         while True:
             store.publish(batch)
