@@ -239,10 +239,12 @@ def test_a_file_locked_for_seconds_loses_nothing(path: Path, store: Store) -> No
     (held,) = store.claim(["q"], 1)
     blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     blocker.execute("BEGIN IMMEDIATE")
-    threading.Timer(3, lambda: blocker.execute("COMMIT")).start()
-    began = time.monotonic()
+    letting_go = threading.Timer(3, lambda: blocker.execute("COMMIT"))
+    began = time.monotonic()  # before the three seconds do
+    letting_go.start()
     assert store.publish([Message("", "q", "during")]) == [1]
     assert time.monotonic() - began > 2.5
+    letting_go.join()  # it may still be in its statement, and the connection is closed below
     store.ack([held.tag])
     assert [d.message.body for d in store.claim(["q"], 10)] == ["during"]
     blocker.close()
