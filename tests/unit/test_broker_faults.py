@@ -45,7 +45,7 @@ def bodies(store: Store, queue: str = "q", limit: int = 100) -> list[bytes | str
     return [delivery.message.body for delivery in store.claim([queue], limit)]
 
 
-def readable(store: Store, within: float = 1.0) -> bool:
+def readable(store: Store, within: float = 20.0) -> bool:
     return bool(select.select([store.fileno()], [], [], within)[0])
 
 
@@ -191,7 +191,7 @@ def test_what_nobody_listens_to_does_not_wait_for_the_write_lock(path: Path, sto
     blocker.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
     assert store.publish([Message("celeryev", "task.sent", "x")]) == [0]
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10  # of the 30 that it waits for a lock
     blocker.close()
     store.declare_exchange("celeryev", "topic")
     store.bind("q", "celeryev", "#")

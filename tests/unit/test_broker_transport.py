@@ -48,7 +48,7 @@ def publish(connection: Connection, *bodies: object, queue: Queue = TASKS, **opt
 
 def drain(connection: Connection, count: int) -> None:
     for _ in range(count):
-        connection.drain_events(timeout=5)
+        connection.drain_events(timeout=DEADLINE)
 
 
 def silent(connection: Connection, timeout: float = 0.05) -> bool:
@@ -130,7 +130,7 @@ def test_an_acknowledgement_from_another_thread_lets_the_waiting_one_go_on(
             received.messages[0].ack()
 
         threading.Timer(0.1, ack).start()
-        connection.drain_events(timeout=DEADLINE)
+        drain(connection, 1)
         assert time.monotonic() - acked[0] < DEADLINE / 2  # long before the next poll
     assert received.bodies == [1, 2]
 
@@ -143,7 +143,7 @@ def test_acknowledgements_reach_the_file_though_the_consumer_stays_away(
     with connection.Consumer([TASKS], callbacks=[received]):
         drain(connection, 1)  # the second is claimed, and nobody drains any more
         store = connection.transport.store
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + DEADLINE
         while time.monotonic() < deadline and store._database.read("SELECT count(*) FROM messages")[0][0] > 1:
             time.sleep(0.005)
         assert store._database.read("SELECT count(*) FROM messages") == [(1,)]
@@ -205,7 +205,7 @@ def test_a_forgotten_connection_gives_back_too(url: str, other: Connection) -> N
     connection = Connection(url)
     consumer = connection.Consumer([TASKS], callbacks=[Received(ack=False)])
     consumer.consume()
-    connection.drain_events(timeout=5)
+    connection.drain_events(timeout=DEADLINE)
     del connection, consumer
     gc.collect()
     assert depth(other) == (1, 0)
@@ -283,7 +283,7 @@ def test_remote_control_goes_out_to_all_and_answers_come_back(connection: Connec
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        replies = mailbox(other).multi_call("ping", timeout=5, limit=1)
+        replies = mailbox(other).multi_call("ping", timeout=DEADLINE, limit=1)
     finally:
         stop.set()
         thread.join()
