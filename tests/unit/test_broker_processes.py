@@ -228,7 +228,7 @@ def test_an_idle_consumer_in_another_process_wakes_within_ten_milliseconds(
     )
     assert consumer.line() == "ready"
     latencies = []
-    for _ in range(20):
+    for _ in range(400):  # a fraction of a second: twenty are over in one moment in which the machine does other things
         store.publish([Message("", "q", str(time.time()))])
         latencies.append(float(consumer.line()))
     assert sorted(latencies)[len(latencies) // 2] < 0.010
