@@ -1,8 +1,9 @@
 """Where a worker's health is told, and what is made of the answer."""
 
 import json
-import os
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +13,6 @@ from dure.cli.commands import app
 from dure.errors import ConfigurationError
 from dure.probe import File, Port
 from dure.settings import load
-from tests.services.service import free_port
 
 WELL = {"alive": True, "consuming": True, "state": "consuming", "running": 1, "slots": 4}
 
@@ -52,11 +52,14 @@ def test_a_place_that_is_neither_is_told_as_a_wrong_setting(text: str, why: str)
         (None, 0, "No such file"),
     ],
 )
-def test_a_worker_is_ready_that_lives_and_consumes(tmp_path: Path, health: object, age: int, why_not: str) -> None:
+def test_a_worker_is_ready_that_lives_and_consumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, health: object, age: int, why_not: str
+) -> None:
     path = tmp_path / "health.json"
     if health is not None:
         path.write_text(json.dumps(health))
-        os.utime(path, (path.stat().st_mtime - age,) * 2)
+        asked_at = path.stat().st_mtime + age
+        monkeypatch.setattr(probe, "time", SimpleNamespace(time=lambda: asked_at))
     answer = probe.ask(File(str(path)))
     assert answer.is_ready is (why_not == "")
     assert why_not in answer.why_not
@@ -67,7 +70,10 @@ def test_check_asks_a_worker_and_nothing_else(tmp_path: Path) -> None:
     path.write_text(json.dumps(WELL))
     well = CliRunner().invoke(app, ["check", "--worker", str(path)])
     assert (well.exit_code, "1 of 4 slots" in well.stdout) == (0, True)
-    missing = CliRunner().invoke(app, ["check", "--worker", f"127.0.0.1:{free_port()}", "--json"])
+    with socket.socket() as nobodys:  # bound, so that nobody else takes it, and not listened to
+        nobodys.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobodys.getsockname()[1]}"
+        missing = CliRunner().invoke(app, ["check", "--worker", address, "--json"])
     assert missing.exit_code == 1
     (finding,) = json.loads(missing.stdout)["findings"]
     assert "nothing was told" in finding["message"]
