@@ -137,11 +137,11 @@ class Transport(base.Transport):
     def _fill(self) -> bool:
         """Acknowledge what is due and claim what is wanted, at once."""
         channels, claims = [], []
+        self._must_look = False  # before looking: another thread may want another look meanwhile
         for channel in self.channels:
             for claim in channel.claims():
                 channels.append(channel)
                 claims.append(claim)
-        self._must_look = False
         self._looked_at = time.monotonic()
         for channel, claim, taken in zip(channels, claims, self.settler.turn(claims), strict=True):
             for delivery in taken:
