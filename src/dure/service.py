@@ -41,7 +41,6 @@ class Loop:
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
         self._health = Health(False, "not started")
-        self._attempt: RetryCallState | None = None
 
     async def run(self) -> None:
         raise NotImplementedError
@@ -49,8 +48,6 @@ class Loop:
     def alive(self) -> None:
         if not self._health.ok:
             self._health = Health(True)
-            if self._attempt is not None:
-                self._attempt.attempt_number = 1  # the next failure pauses as little as the first
 
     def health(self) -> Health:
         return self._health
