@@ -57,6 +57,7 @@ class Recycling:
         self._consumer: Any = None
         self.is_draining = False
         self.is_over = False
+        self.stays_down = False
 
     def attach(self, consumer: Any) -> None:
         """It is connected, and about to consume."""
@@ -128,11 +129,11 @@ class Recycler(bootsteps.StartStopStep):
         self._recycling.detach()
 
     def _stay_down(self, **_: Any) -> None:
-        """A signal asked for an end."""
-        self._recycling.is_over = False
+        """A signal asked for an end; the loop, in another thread perhaps, may be at its own just now."""
+        self._recycling.stays_down = True
 
     def _begin_anew(self) -> None:
-        if not self._recycling.is_over:
+        if not self._recycling.is_over or self._recycling.stays_down:
             return
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
