@@ -174,10 +174,13 @@ def test_a_countdown_is_waited_for(served: Site) -> None:
 
 
 def test_a_waiting_task_can_be_revoked(served: Site) -> None:
-    result = served.task("add").apply_async((1, 1), countdown=5)
+    result = served.task("add").apply_async((1, 1), countdown=3)
     served.app.control.revoke(result.id, reply=True, destination=["one@test"], timeout=10)
     with pytest.raises(TaskRevokedError):
         result.get(timeout=20)
+    # It is told at once, and acknowledged when its time has come.
+    inspect = served.app.control.inspect(["one@test"], timeout=5)
+    until(lambda: inspect.scheduled() == {"one@test": []})
 
 
 def test_remote_control_is_answered(served: Site) -> None:
