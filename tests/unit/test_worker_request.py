@@ -30,7 +30,7 @@ class Recorder:
         self.lines.append(type)
         self.events.append(json.loads(event))
 
-    def then(self, callback: Callable[[], object]) -> None:
+    def settle(self, callback: Callable[[], object]) -> None:
         callback()
         self.lines.append(self.direct.pop())
 
