@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -71,9 +71,16 @@ class SubmitOptions(BaseModel):
 
     @field_validator("eta", "expires")
     @classmethod
-    def _has_offset(cls, moment: datetime | float | None) -> datetime | float | None:
-        if isinstance(moment, datetime) and moment.tzinfo is None:
+    def _is_a_moment_of_utc(cls, moment: datetime | float | None) -> datetime | float | None:
+        if not isinstance(moment, datetime):
+            return moment
+        if moment.tzinfo is None:
             raise ValueError("a moment needs an offset, such as Z or +09:00")
+        try:
+            # A message tells it in UTC, to the microsecond; what is stored is a float.
+            datetime.fromtimestamp(moment.timestamp(), UTC)
+        except (ValueError, OverflowError):
+            raise ValueError("the moment is beyond the calendar, which ends with the year 9999 in UTC") from None
         return moment
 
     @model_validator(mode="after")

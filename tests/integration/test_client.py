@@ -11,9 +11,11 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 from kombu import Connection
+from msgspec import structs
 
 import dure.broker  # noqa: F401 - teaches kombu dure://
 from dure import Dure, InvalidSubmission, JobFailed, LedgerUnavailable, ResultTimeout, State, Submission, UnknownTask
+from dure.client.submission import Draft
 from dure.errors import IdempotencyConflict, JobEnded, UnknownJob
 from dure.gateway.runtime import running
 from dure.ledger import JobFilter
@@ -322,6 +324,17 @@ async def test_a_queue_that_the_broker_refuses_keeps_no_other_job_from_being_pub
             await becomes(dure, good.id, State.QUEUED)
             refused = await becomes(dure, bad.id, State.FAILURE)
         assert refused.reason == "rejected"
+
+
+async def test_a_job_that_no_message_can_tell_of_ends_and_keeps_no_other_back(tmp_path: Any) -> None:
+    async with Dure(Settings(_env_file=None, home=tmp_path)) as dure:
+        first, second = [await dure.draft(Submission(task="later.task", force=True)) for _ in range(2)]
+        beyond = Draft(job=structs.replace(first.job, expires=1e12))  # what no calendar has
+        bad, good = (await dure.accept([beyond, second])).jobs
+        async with asyncio.timeout(10):
+            await becomes(dure, good.id, State.QUEUED)
+            ended = await becomes(dure, bad.id, State.FAILURE)
+        assert ended.reason == "rejected"
 
 
 async def test_a_ledger_that_is_away_refuses_and_nothing_is_submitted(postgres: PostgreSQL, tmp_path: Any) -> None:

@@ -104,6 +104,14 @@ def test_moments_at_the_ends_of_the_calendar_are_read_or_refused_by_name(moment:
             assert [error.loc for error in exc.errors] == [(name,)]  # noqa: PT017
 
 
+@pytest.mark.parametrize("name", ["eta", "expires"])
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59.999999Z"]
+)
+def test_a_moment_that_no_message_can_tell_is_refused(name: str, moment: str) -> None:
+    assert places({name: moment}) == [(name,)]
+
+
 @pytest.mark.parametrize("name", sorted(OPTION_NAMES))
 def test_every_option_says_what_it_is_for(name: str) -> None:
     assert SubmitOptions.model_fields[name].description

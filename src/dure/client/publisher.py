@@ -22,7 +22,7 @@ from dure.errors import LedgerUnavailable, LinkError, QueueRefused, Unroutable
 from dure.job import Job, Reason
 from dure.ledger import Ledger
 from dure.link import Link
-from dure.wire import task_message
+from dure.wire import Message, task_message
 
 log = structlog.get_logger("dure")
 
@@ -84,7 +84,17 @@ class Publisher:
                     self._leases.release(job.id)
 
     async def _send(self, jobs: Sequence[Job]) -> Iterable[tuple[Job, BaseException | None]]:
-        return zip(jobs, await self._link.publish([task_message(job) for job in jobs]), strict=True)
+        written = [(job, message) for job in jobs if (message := await self._written(job)) is not None]
+        outcomes = await self._link.publish([message for _, message in written])
+        return zip((job for job, _ in written), outcomes, strict=True)
+
+    async def _written(self, job: Job) -> Message | None:
+        """A job that no message can tell of ends, and keeps no other back."""
+        try:
+            return task_message(job)
+        except Exception as exc:
+            await self._fail(job, exc)
+            return None
 
     def _mark(self, job_id: str) -> None:
         def marked(future: asyncio.Future[None]) -> None:
@@ -113,7 +123,7 @@ class Publisher:
     async def _declare(self, queue: str) -> None:
         await self._link.declare_queue(queue, defined_by_application=self._defines(queue))
 
-    async def _fail(self, job: Job, exc: LinkError) -> None:
+    async def _fail(self, job: Job, exc: Exception) -> None:
         log.warning("a job cannot be published and ends", job=job.id, error=str(exc))
         with suppress(LedgerUnavailable):  # the row stays due, and the relay comes here again
             await self._ledger.fail_accepted(job.id, Reason.REJECTED, str(exc), time.time())
