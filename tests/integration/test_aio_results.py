@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from dure.worker.aio.redis_results import store_in_redis
+from dure.worker.aio.redis_results import MOST_BYTES, in_scripts, store_in_redis
 
 
 @pytest.fixture
@@ -62,3 +62,12 @@ def test_a_success_that_comes_between_looking_and_replacing_stays(client: Redis)
 
     store_in_redis(client, [(b"a", value("FAILURE"), 0)], slow)
     assert client.get("a") == value("SUCCESS", "faster")
+
+
+def test_large_results_go_in_several_scripts_and_one_that_is_too_large_alone(client: Redis) -> None:
+    half, whole = b"x" * (MOST_BYTES // 2), b"x" * (MOST_BYTES + 1)
+    entries = [(b"a", half, 0), (b"b", half, 0), (b"c", b"small", 0), (b"d", whole, 0), (b"e", b"small", 0)]
+    keys = [[key for key, _, _ in batch] for batch in in_scripts(entries)]
+    assert keys == [[b"a", b"b"], [b"c"], [b"d"], [b"e"]]
+    store_in_redis(client, entries, is_success)
+    assert [len(client.get(key)) for key in "abcde"] == [len(half), len(half), 5, len(whole), 5]

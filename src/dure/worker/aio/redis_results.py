@@ -1,4 +1,5 @@
-"""A batch of results into Redis: one script, so one atomic round trip, and no SUCCESS is lost to a later state.
+"""A batch of results into Redis: one script, so one atomic round trip, for up to 16 MiB of them; and no SUCCESS is lost
+to a later state.
 
 Nearly all keys are new, and the script sets and announces them as Celery does (SETEX, PUBLISH). For a key that exists
 it answers what is there. Only Python can read that (pickle, compression); if it is no SUCCESS it is replaced, provided
@@ -11,6 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 Entry = tuple[bytes, bytes, int]  # key, value, seconds to live (0 for ever)
+
+# Of one script's results. Redis cuts a connection that sends more than its client-query-buffer-limit (1 GiB) at once,
+# and a batch that is too large would be so again each time.
+MOST_BYTES = 16 * 1_048_576
 
 _TELL = """
 local function tell(key, value, seconds)
@@ -41,7 +46,7 @@ return 1
 def store_in_redis(client: Any, entries: Sequence[Entry], is_final: Callable[[Any], bool]) -> None:
     """Store each entry, unless what is there is final. Of two for one key the order holds."""
     again: list[Entry] = []
-    for batch in _without_doubles(entries):
+    for batch in in_scripts(entries):
         again += _store(client, batch, is_final)
     while again:
         again = _store(client, [again[0]], is_final) + again[1:]
@@ -61,14 +66,17 @@ def _store(client: Any, entries: Sequence[Entry], is_final: Callable[[Any], bool
     return lost
 
 
-def _without_doubles(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """In one script a key would be found to be there already."""
+def in_scripts(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """One after another. In one script a key that comes again would be found to be there already."""
     batches: list[list[Entry]] = [[]]
     keys: set[bytes] = set()
+    size = 0
     for entry in entries:
-        if entry[0] in keys:
+        key, value, _ = entry
+        if key in keys or (keys and size + len(value) > MOST_BYTES):
             batches.append([])
-            keys = set()
-        keys.add(entry[0])
+            keys, size = set(), 0
+        keys.add(key)
+        size += len(value)
         batches[-1].append(entry)
     return batches
